@@ -1,0 +1,266 @@
+"""The one place where a run starts: settings become objects, and objects a run directory.
+
+    settings = parse(["--flagfile=experiments/quickstart.flags", "--seed=1"])
+    result = run(settings)
+
+`build` makes the objects that the flags say; `run` trains them into a run directory; `restore` and `evaluate` read
+one. Any part may be an object of one's own in place of flags: `run(settings, model=MyModel())`.
+"""
+
+import dataclasses
+import datetime
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdl import config
+from jaxdl.errors import InputError, RunError
+from jaxdl.settings import Settings, parse
+from jaxdl.train.settings import CHANGEABLE, TrainerConfig
+
+def build(settings: Settings, given: Mapping[str, Any] | None = None):
+    """The `Program` of a run: its data loaded and checked, its model made.
+
+    Args:
+      given: objects in place of parts: "model", "dataset" (a `Data`) or "task".
+
+    Raises:
+      InputError: the parts do not fit together.
+    """
+    import jax
+
+    from jaxdl.train.program import Program
+
+    given = dict(given or {})
+    trainer = settings.trainer
+    data = given.get("dataset")
+    if data is None:
+        data = settings.make("dataset").load(trainer.data_dir, trainer.seed)
+    if "train" not in data.splits:
+        raise InputError(f"dataset '{settings.names['dataset']}' has no training split; it has {', '.join(data.splits)}.")
+    task = given.get("task") or settings.make("task")
+    task.check(data)
+    model = given.get("model") or _make_model(settings, task.model_fields(data))
+    examples = len(data.splits["train"])
+    if trainer.batch_size > examples:
+        raise InputError(f"--batch_size={trainer.batch_size} is larger than the training split of {examples} examples.")
+    total = trainer.steps or max(1, round(trainer.epochs * examples / trainer.batch_size))
+    program = Program(
+        model=model,
+        task=task,
+        data=data,
+        update=settings.make("update"),
+        optimizer=settings.make("optimizer"),
+        schedule=settings.make("schedule"),
+        total_steps=total,
+        augmentations=tuple(settings.make(f"augment.{name}") for name in settings.names["augment"]),
+        precision=trainer.precision,
+        remat=trainer.remat,
+        gradient_accumulation=trainer.gradient_accumulation,
+        on_nonfinite=trainer.on_nonfinite,
+    )
+    _check_shapes(jax, program, settings)
+    return program
+
+
+def _make_model(settings: Settings, fields: Mapping[str, Any]):
+    values = dict(settings.values["model"])
+    for name, value in fields.items():
+        if name not in values:
+            raise InputError(f"model '{settings.names['model']}' has no field {name}, which task '{settings.names['task']}' needs.")
+        if values[name] is not None and values[name] != value:
+            raise InputError(f"--model.{name}={values[name]}: the dataset needs {value}; leave the flag out.")
+        values[name] = value
+    return settings.classes["model"](**values)
+
+
+def _check_shapes(jax, program, settings: Settings) -> None:
+    """Traces one step without computing it, so that what does not fit is told in a line and before anything is written."""
+    from jaxdl.data.pipeline import Pipeline
+
+    rows = Pipeline(program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate)
+    example = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in rows.batch(0).items()}
+    shapes = {name: tuple(value.shape) for name, value in example.items()}
+    try:
+        state = jax.eval_shape(program.init, jax.ShapeDtypeStruct((), "uint32"), example)
+        jax.eval_shape(program.step, state, example)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AssertionError, KeyError, ZeroDivisionError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        names = settings.names
+        raise InputError(
+            f"model '{names['model']}', task '{names['task']}' and dataset '{names['dataset']}' do not fit: "
+            f"{reason} The batches are {shapes}."
+        ) from error
+
+
+# Running.
+
+
+def prepare_devices(trainer: TrainerConfig):
+    """Joins the other processes, turns the compilation cache on, and gives the placement."""
+    import jax
+
+    from jaxdl.sharding import Placement, initialize_distributed, make_mesh
+
+    initialize_distributed(trainer.coordinator_address, trainer.num_processes, trainer.process_id)
+    cache = trainer.compilation_cache
+    if cache == "auto":
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxdl")
+    if cache == "none":
+        jax.config.update("jax_enable_compilation_cache", False)
+    else:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return Placement(make_mesh(trainer.mesh), trainer.parallelism)
+
+
+def run(settings: Settings, **given):
+    """Trains into the run directory, or continues it; gives the loop's `Result`.
+
+    Args:
+      given: `model`, `dataset` (a `Data`) or `task` as objects, in place of flags.
+
+    Raises:
+      InputError: nothing was written. RunError: the run had begun, and status.json says how it ended.
+    """
+    import jax
+
+    from jaxdl.train import loop
+    from jaxdl.train.checkpoints import finished_steps
+    from jaxdl.train.record import RunDirectory
+
+    trainer = settings.trainer
+    if not trainer.workdir:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        trainer = dataclasses.replace(trainer, workdir=str(pathlib.Path("runs") / f"{settings.title}-{stamp}"))
+    placement = prepare_devices(trainer)
+    record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0)
+    recorded = {**settings.flags, **{name: f"(from Python) {type(part).__name__}" for name, part in given.items()}}
+    record.check_flags(recorded, CHANGEABLE)
+    program = build(settings, given)
+    record.open()
+    try:
+        changes = record.check_flags(recorded, CHANGEABLE)
+        reached = max(finished_steps(record.path), default=0)
+        if reached > program.total_steps:
+            raise InputError(
+                f"{record.path} has a checkpoint at step {reached}, beyond the {program.total_steps} asked for; "
+                "ask for more steps, or name another --workdir."
+            )
+        record.write_flags(settings.flags, _flags_comment(record.path, given))
+        if changes and jax.process_index() == 0:
+            print(f"continuing {record.path} with changes: {'; '.join(changes)}", flush=True)
+        try:
+            result = loop.train(program, trainer, placement, record)
+            record.status(
+                state={0: "done"}.get(result.status, "preempted"),
+                step=result.step,
+                best_step=result.best_step,
+                metrics=result.metrics,
+            )
+        except BaseException as error:
+            state = "diverged" if isinstance(error, loop.Diverged) else "failed"
+            if not isinstance(error, InputError):
+                _status_if_possible(record, state, error)
+            raise
+        if jax.process_index() == 0:
+            _report(result, record, program, placement, trainer)
+        return result
+    finally:
+        record.close()
+
+
+def _status_if_possible(record, state: str, error: BaseException) -> None:
+    """Says in status.json how the run ended; on a full disk that, too, may fail, and the first error is the one to tell."""
+    try:
+        record.status(state=state, error=(str(error) or type(error).__name__).splitlines()[0])
+    except RunError:
+        pass
+
+
+def _flags_comment(path: pathlib.Path, given: Mapping[str, Any]) -> str:
+    text = f"Every flag of the run {path.name}. To repeat it:\npython -m launch.train --flagfile={path}/flags.txt --workdir=NEW"
+    parts = "".join(f"\nIts {name} was given from Python: {type(part).__name__}." for name, part in given.items())
+    return text + parts
+
+
+def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
+    """What a person reads when a run has ended."""
+    from jaxdl.train.drawing import draw
+    from jaxdl.train.progress import format_values
+
+    if result.status:
+        command = config.quote_command(["python", "-m", "launch.train", f"--flagfile={record.path}/flags.txt", f"--workdir={record.path}"])
+        print(f"stopped at step {result.step} of {program.total_steps}, all saved. To go on: {command}", flush=True)
+        return
+    if trainer.plots:
+        draw(record, program, placement, trainer, result)
+    where = "the last step" if result.best_step is None else f"the best validation {program.task.selection[0]}"
+    for split, values in result.metrics.items():
+        print(f"{split}: {format_values(values)}  (step {result.best_step or result.step}, {where})")
+    folder = config.quote_command([str(record.path)])
+    print(f"run directory: {folder}")
+    if trainer.plots:
+        print(f"  to look at it:    {folder}/plots, or tensorboard --logdir={folder}/tensorboard")
+    print(f"  to evaluate it:   python -m launch.evaluate --workdir={folder}")
+    print(f"  to repeat it:     python -m launch.train --flagfile={folder}/flags.txt --workdir=NEW", flush=True)
+
+
+def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Sequence[str] = ()):
+    """A run directory's program and the state of one of its checkpoints; nothing is written, no lock is taken.
+
+    Args:
+      checkpoint: best, latest, or a step.
+      overrides: flags that differ from the run's, such as --data_dir or --mesh.
+
+    Returns:
+      settings, program, placement, the checkpoint's step, and its state.
+
+    Raises:
+      InputError: no run directory, or no such checkpoint.
+    """
+    import jax
+    import numpy as np
+
+    from jaxdl.data.pipeline import Pipeline
+    from jaxdl.train.checkpoints import choose, read_state
+    from jaxdl.train.record import read_json
+
+    path = pathlib.Path(workdir).expanduser().absolute()
+    if not (path / "flags.txt").exists():
+        raise InputError(f"--workdir={path} is no run directory: it has no flags.txt.")
+    settings = parse([f"--flagfile={path / 'flags.txt'}", *overrides])
+    placement = prepare_devices(settings.trainer)
+    program = build(settings)
+    status = read_json(path / "status.json") or {}
+    step = choose(path, checkpoint, status.get("best_step"))
+    rows = Pipeline(program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate)
+    example = rows.batch(0)
+    shapes = jax.eval_shape(lambda seed: program.init(seed, example), np.uint32(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.replicated), shapes)
+    return settings, program, placement, step, read_state(path, step, like)
+
+
+def evaluate(workdir: str, split: str = "test", checkpoint: str = "best", overrides: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+    """Metrics of a run directory's checkpoint on a split; nothing is written.
+
+    Args:
+      checkpoint: best, latest, or a step.
+      overrides: flags that differ from the run's, such as --data_dir or --mesh.
+
+    Returns:
+      The checkpoint's step, and every metric by name.
+
+    Raises:
+      InputError: no run directory, checkpoint or split of that name.
+    """
+    from jaxdl.train.evaluation import Evaluator
+    settings, program, placement, step, state = restore(workdir, checkpoint, overrides)
+    if split not in program.data.splits:
+        raise InputError(f"--split={split}: this dataset has {', '.join(program.data.splits)}.")
+    batch = settings.trainer.eval_batch_size or settings.trainer.batch_size
+    placement.check_batch("eval_batch_size", batch)
+    return step, Evaluator(program, placement, batch).metrics(state, split)

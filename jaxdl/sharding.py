@@ -1,0 +1,157 @@
+"""Where a run's arrays live, and how its pure functions run on several devices and hosts.
+
+A `Placement` is a named mesh and a mode. The mode changes nothing in the result: `jit` lets the compiler split the
+global computation, `shard_map` and `pmap` run it a shard at a time, with the sums that
+`jaxdl.layers.batch_axis` asks for. Everything but the batch is replicated; logical axis rules for parameters
+belong here when they come.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdl.errors import InputError
+from jaxdl.layers.batch_axis import batch_context
+
+DATA = "data"
+"""The mesh axis over which a batch is split."""
+
+
+def initialize_distributed(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of a run, when flags or the environment say that there are any.
+
+    With no flag, `jax.distributed` is started only where it can find its cluster by itself: under Slurm, Open MPI
+    or Kubernetes with more than one task, on a TPU pod, or with JAX_COORDINATOR_ADDRESS set.
+
+    Raises:
+      InputError: some of the three are given and not all.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if any(value is not None for value in given):
+        if any(value is None for value in given):
+            raise InputError("--coordinator_address, --num_processes and --process_id go together; give all three.")
+        if process_id >= num_processes:
+            raise InputError(f"--process_id={process_id}: expected less than --num_processes={num_processes}.")
+        _cpu_collectives()
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        return
+    tasks = max(int(os.environ.get(name, "1") or 1) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    if tasks > 1 or pod or os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        _cpu_collectives()
+        jax.distributed.initialize()
+
+
+def _cpu_collectives() -> None:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+
+
+def make_mesh(spec: str, devices=None) -> Mesh:
+    """The mesh that `--mesh` says: `data:8`, or `data` (or nothing) for all devices.
+
+    Raises:
+      InputError: another axis than `data`, or a size that the devices do not have.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    name, _, size = (spec or DATA).partition(":")
+    if name != DATA or (size and not size.isdigit()):
+        raise InputError(f"--mesh={spec}: expected {DATA}:N with N devices, or {DATA} for all of them.")
+    count = int(size) if size else len(devices)
+    if not 1 <= count <= len(devices) or (jax.process_count() > 1 and count != len(devices)):
+        raise InputError(f"--mesh={spec}: there are {len(devices)} devices ({devices[0].device_kind}); expected at most that, and all of them with several processes.")
+    return Mesh(np.asarray(devices[:count]), (DATA,), axis_types=(AxisType.Auto,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A mesh and the mode in which a step runs over it: `jit`, `shard_map` or `pmap`."""
+
+    mesh: Mesh
+    mode: str = "jit"
+
+    def __post_init__(self):
+        if self.mode == "pmap" and jax.process_count() > 1:
+            raise InputError("--parallelism=pmap runs in one process; with several, use jit or shard_map.")
+
+    @property
+    def num_shards(self) -> int:
+        return self.mesh.shape[DATA]
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def split(self, axis: int = 0) -> NamedSharding:
+        """The sharding of an array whose `axis` is the batch."""
+        return NamedSharding(self.mesh, PartitionSpec(*([None] * axis), DATA))
+
+    def check_batch(self, name: str, size: int, microbatches: int = 1) -> None:
+        """Raises: InputError, when a global batch of `size` rows cannot be split evenly."""
+        if size % (self.num_shards * microbatches):
+            parts = f"{self.num_shards} devices" + (f" x {microbatches} microbatches" if microbatches > 1 else "")
+            step = self.num_shards * microbatches
+            near = max(step, size // step * step)
+            raise InputError(f"--{name}={size} does not divide by {parts}; --{name}={near} would, and so would --{name}={near + step}.")
+
+    def local_rows(self, batch_size: int) -> slice:
+        """The rows of a global batch that this process reads: those of its own devices, contiguous."""
+        index_of = self.split().addressable_devices_indices_map((batch_size,))
+        bounds = [index[0].indices(batch_size)[:2] for index in index_of.values()]
+        return slice(min(low for low, _ in bounds), max(high for _, high in bounds))
+
+    def replicate(self, tree):
+        """A tree on every device of the mesh. Host values must be the same in every process."""
+        return jax.device_put(tree, self.replicated)
+
+    def place_batch(self, tree, axis: int = 0):
+        """This process's rows of a batch as global arrays, split over the devices along `axis`."""
+        sharding = self.split(axis)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+    def parallel(self, function: Callable, batch_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Callable:
+        """Compiles a pure function of replicated and batch-split arguments into one with replicated results.
+
+        Args:
+          function: arrays to arrays; under `shard_map` and `pmap` it is traced for one shard, with `batch_context`
+            naming the mapped axis.
+          batch_axes: for each argument, the axis that is the batch, or None for a replicated one.
+          donate: the arguments whose memory may be used again.
+
+        Returns:
+          A jitted function of the same arguments.
+        """
+        shardings = tuple(self.replicated if axis is None else self.split(axis) for axis in batch_axes)
+        if self.mode == "jit":
+            return jax.jit(function, in_shardings=shardings, out_shardings=self.replicated, donate_argnums=donate)
+
+        def shard(*arguments):
+            with batch_context(axis_name=DATA):
+                return function(*arguments)
+
+        if self.mode == "shard_map":
+            specs = tuple(sharding.spec for sharding in shardings)
+            mapped = jax.shard_map(shard, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
+            return jax.jit(mapped, in_shardings=shardings, out_shardings=self.replicated, donate_argnums=donate)
+        return functools.partial(self._call_pmap, self._pmapped(shard, batch_axes), batch_axes)
+
+    def _pmapped(self, shard: Callable, batch_axes):
+        devices = list(self.mesh.devices.flat)
+        return jax.pmap(shard, DATA, in_axes=batch_axes, out_axes=None, devices=devices)
+
+    def _call_pmap(self, mapped: Callable, batch_axes, *arguments):
+        """Gives each argument its leading device axis, and puts the results where the other modes leave them."""
+
+        def stack(x, axis):
+            shape = (*x.shape[:axis], self.num_shards, x.shape[axis] // self.num_shards, *x.shape[axis + 1 :])
+            return np.asarray(x).reshape(shape)
+
+        stacked = [
+            argument if axis is None else jax.tree.map(lambda x: stack(x, axis), argument)
+            for argument, axis in zip(arguments, batch_axes, strict=True)
+        ]
+        return self.replicate(mapped(*stacked))

@@ -1,0 +1,1 @@
+"""TrainState, the pure step, the loop, checkpoints, and the record a run leaves."""

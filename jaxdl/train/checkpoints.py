@@ -1,0 +1,148 @@
+"""Checkpoints through Orbax: asynchronous, atomic, the latest few and the best.
+
+A checkpoint that does not read back is set aside under `checkpoints/damaged/`, said aloud, and the one before it
+is used. Directories are named by step; one that is not finished never gets its name.
+"""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+
+from jaxdl.errors import InputError, RunError
+from jaxdl.train.record import guard_disk
+
+
+def finished_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps of a run directory's finished checkpoints, in order. Only looks."""
+    folder = pathlib.Path(workdir) / "checkpoints"
+    return sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdigit())
+
+
+def choose(workdir: pathlib.Path, which: str, best_step: int | None) -> int:
+    """The step of checkpoint 'best' (where one was kept), 'latest', or a number.
+
+    Raises:
+      InputError: there is no such checkpoint.
+    """
+    steps = finished_steps(workdir)
+    if not steps:
+        raise InputError(f"there is no checkpoint under {workdir}.")
+    if which == "latest":
+        return steps[-1]
+    if which == "best":
+        return best_step if best_step in steps else steps[-1]
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise InputError(f"--checkpoint={which}: expected best, latest, or one of the steps {', '.join(map(str, steps))}.")
+
+
+def read_state(workdir: pathlib.Path, step: int, like: Any) -> Any:
+    """The train state of one checkpoint, from a run directory that may be read-only or another's.
+
+    Args:
+      like: the state's `jax.ShapeDtypeStruct`s with shardings.
+
+    Raises:
+      InputError: the checkpoint cannot be read.
+    """
+    sharded = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), like)
+    arguments = ocp.args.PyTreeRestore(item={"state": like}, restore_args={"state": sharded}, partial_restore=True)
+    path = pathlib.Path(workdir) / "checkpoints" / str(step) / "default"
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(path, args=arguments)["state"]
+    except Exception as error:  # a damaged file shows in many types: tensorstore, JSON, zstd, Orbax
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint.") from error
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
+        """`keep`: how many of the latest are kept, beside that of `best_step`."""
+        self.directory = pathlib.Path(workdir) / "checkpoints"
+        self.best_step: int | None = None
+        self._keep = keep
+        self._open()
+
+    def _open(self) -> None:
+        options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
+        with guard_disk(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Orbax's question which of these, in order of their steps, stay when a new one is on disk."""
+        latest = {info.step for info in checkpoints[-self._keep :]}
+        return [info.step in latest or info.step == self.best_step for info in checkpoints]
+
+    def save(self, step: int, tree: Any) -> None:
+        """Starts to write `tree`; returns when its arrays may change again, not when they are on disk."""
+        if step not in self.steps():
+            with guard_disk(self.directory):
+                self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+
+    def wait(self) -> None:
+        """Waits until all that was saved is on disk. Raises: RunError, when it could not be written."""
+        try:
+            with guard_disk(self.directory):
+                self._manager.wait_until_finished()
+        except ValueError as error:  # how tensorstore says that a file could not be written
+            raise RunError(f"{self.directory} cannot be written: {str(error).splitlines()[0]}") from error
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps of finished checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def restore_latest(self, like: Any) -> tuple[int, Any] | None:
+        """The newest checkpoint that reads back, as (step, tree placed as `like` is); None without any.
+
+        Args:
+          like: a tree of arrays, or of `jax.ShapeDtypeStruct` with shardings.
+
+        Raises:
+          RunError: there are checkpoints, but none can be read.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                return step, self.restore(step, like)
+            except Exception as error:  # a damaged file shows in many types: tensorstore, JSON, zstd, Orbax
+                damaged.append(step)
+                self._set_aside(step, error)
+        if damaged:
+            raise RunError(f"no checkpoint under {self.directory} can be read (steps {damaged}, set aside in damaged/); name another --workdir to begin anew.")
+        return None
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The tree of one checkpoint."""
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+
+    def discard_after(self, step: int) -> None:
+        """Deletes checkpoints later than `step`, which a rolled-back run will write again."""
+        for later in [other for other in self.steps() if other > step]:
+            self._manager.delete(later)
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        self._manager.close()
+        if jax.process_index() == 0:
+            aside = self.directory / "damaged"
+            aside.mkdir(exist_ok=True)
+            target = aside / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(self.directory / str(step), target)
+        logging.warning("checkpoint %d is damaged (%s); it is set aside in %s/damaged", step, reason, self.directory)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoint set aside")
+        self._open()

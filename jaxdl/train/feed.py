@@ -1,0 +1,79 @@
+"""How batches reach the device: from the host one by one, or from a training split that lives there.
+
+Both give the same batch t. A feed hands out `rows`, and its `batch` turns them into one batch inside the compiled
+chunk of steps.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from jaxdl.data.pipeline import Pipeline
+from jaxdl.data.sources import materialize
+from jaxdl.sharding import Placement
+
+DEVICE_LIMIT = 512 * 2**20
+"""Bytes of a training split up to which `--data_mode=auto` keeps it on the device."""
+
+MOST_STEPS = 100
+"""The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar."""
+
+
+class HostFeed:
+    """Reads each batch ahead on the host; a dispatch is one step."""
+
+    row_axis = 0
+    most_steps = 1
+
+    def __init__(self, pipeline: Pipeline, placement: Placement, *, prefetch: int, threads: int, workers: int):
+        self._pipeline, self._placement = pipeline, placement
+        self._options = {"prefetch": prefetch, "num_threads": threads, "num_workers": workers}
+        self._iterator, self._next = None, None
+        self.resident: Mapping[str, jax.Array] = {}
+
+    def take(self, step: int, most: int, stop: int):
+        """The rows of batch `step`; `stop` is where the run will end. Returns (rows, steps)."""
+        if self._next != (step, stop):
+            self._iterator = iter(self._pipeline.iterate(step, stop, **self._options))
+        rows = self._placement.place_batch(next(self._iterator))
+        self._next = (step + 1, stop)
+        return rows, 1
+
+    def batch(self, resident, rows, index):
+        return rows
+
+
+class DeviceFeed:
+    """Keeps the split on the device; a dispatch is many steps, and sends their indices alone."""
+
+    row_axis = 1
+
+    def __init__(self, pipeline: Pipeline, placement: Placement, arrays, *, most_steps: int):
+        self._pipeline, self._placement, self.most_steps = pipeline, placement, most_steps
+        self._rows = placement.local_rows(pipeline.batch_size)
+        self.resident = placement.replicate(arrays)
+
+    def take(self, step: int, most: int, stop: int):
+        """The indices of up to `most` batches from `step`: int32 [most_steps, B]. Returns (rows, steps)."""
+        steps = min(most, self.most_steps)
+        taken = np.stack([self._pipeline.indices(step + i) for i in range(steps)])[:, self._rows]
+        rows = np.zeros((self.most_steps, taken.shape[1]), np.int32)
+        rows[:steps] = taken
+        return self._placement.place_batch(rows, axis=1), steps
+
+    def batch(self, resident, rows, index):
+        return {name: array.at[rows[index]].get(mode="promise_in_bounds") for name, array in resident.items()}
+
+
+def make_feed(pipeline: Pipeline, placement: Placement, config) -> HostFeed | DeviceFeed:
+    """The feed that `--data_mode` says, or that the size of the split suggests."""
+    source = pipeline.source
+    example = source[0]
+    size = len(source) * sum(np.asarray(value).nbytes for value in example.values())
+    if config.data_mode == "device" or (config.data_mode == "auto" and size <= DEVICE_LIMIT):
+        most = min(config.steps_per_dispatch or MOST_STEPS, config.log_every)
+        return DeviceFeed(pipeline, placement, materialize(source), most_steps=most)
+    return HostFeed(
+        pipeline, placement, prefetch=config.prefetch, threads=config.data_threads, workers=config.data_workers
+    )

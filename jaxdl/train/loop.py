@@ -1,0 +1,408 @@
+"""The one loop: what happens around the pure step. Batches in, metrics out, checkpoints, and leaving in order.
+
+`train` starts from, in this order: 1. the newest checkpoint of the run directory that reads back; 2. else the
+state that `Program.init` makes from the seed.
+"""
+
+import collections
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxdl.data.pipeline import Pipeline
+from jaxdl.errors import RunError
+from jaxdl.scaling.flops import xla_flops
+from jaxdl.sharding import Placement
+from jaxdl.train.checkpoints import Checkpoints
+from jaxdl.train.environment import describe
+from jaxdl.train.evaluation import Evaluator
+from jaxdl.train.feed import make_feed
+from jaxdl.train.program import Program, TrainState
+from jaxdl.train.progress import Progress, format_values
+from jaxdl.train.record import RunDirectory, read_metrics
+from jaxdl.train.settings import TrainerConfig
+from jaxdl.train.stopping import Signals, best_record, evaluations_since_best
+from jaxdl.train.watchdog import Watchdog
+
+IN_FLIGHT = 3
+"""Dispatches that may wait for the device: enough that it never waits for the host, few enough to stop soon."""
+
+SECONDS_A_DISPATCH = 0.25
+MAX_ROLLBACKS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended: exit status, last step, state, and the evaluation lines of the step that counts."""
+
+    status: int
+    step: int
+    state: TrainState
+    metrics: dict[str, dict[str, Any]]
+    best_step: int | None
+
+
+def train(program: Program, config: TrainerConfig, placement: Placement, record: RunDirectory) -> Result:
+    """Trains to the end, or until asked to stop.
+
+    Raises:
+      InputError: the batch does not divide by the devices and microbatches.
+      RunError: the loss was not finite, no checkpoint could be read, bad data, or the disk is full.
+    """
+    with Signals() as signals:
+        return _Loop(program, config, placement, record, signals).run()
+
+
+class _Loop:
+    """One run in progress. `step` counts updates; everything else that moves is in `state` and `window`."""
+
+    def __init__(self, program, config, placement, record, signals):
+        self.program, self.config, self.placement, self.record, self.signals = program, config, placement, record, signals
+        placement.check_batch("batch_size", config.batch_size, config.gradient_accumulation)
+        eval_batch = config.eval_batch_size or config.batch_size
+        placement.check_batch("eval_batch_size", eval_batch)
+        splits = program.data.splits
+        self.pipeline = Pipeline(
+            splits["train"],
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rows=placement.local_rows(config.batch_size),
+            collate=program.data.collate,
+        )
+        self.feed = make_feed(self.pipeline, placement, config)
+        self.evaluator = Evaluator(program, placement, eval_batch, keep=bool(self.feed.resident))
+        self.held_out = [split for split in splits if split != "train"]
+        self.metric, self.mode = program.task.selection
+        self.selects = "validation" in splits
+        per_epoch = math.ceil(len(splits["train"]) / config.batch_size)
+        self.eval_every = config.eval_every or per_epoch
+        self.checkpoint_every = config.checkpoint_every or self.eval_every
+        self.checkpoints = Checkpoints(record.path, keep=config.keep_checkpoints)
+        self.pending = collections.deque()  # (step, window, token) whose values are on their way to the host
+        self.tokens = collections.deque()  # outputs of the dispatches in flight
+        self.seconds = self.steps_timed = 0.0
+        self.compile_seconds = 0.0
+        self.frozen = False  # the state was seen to have frozen at a loss that was not finite
+        self.profiling = False
+        self.flops: float | None = None
+
+    def run(self) -> Result:
+        """From the start or the checkpoint to the end."""
+        watch = Watchdog(self.config.watchdog_seconds, self.record.path / "stall.txt", self.record.heartbeat)
+        with watch as self.watchdog:
+            try:
+                return self._run()
+            finally:
+                self.checkpoints.close()
+
+    def _run(self) -> Result:
+        self._start()
+        self.progress = Progress(
+            self.config.progress,
+            total=self.program.total_steps,
+            initial=self.step,
+            batch_size=self.config.batch_size,
+            quiet=jax.process_index() != 0,
+        )
+        try:
+            begun = f"from step {self.step}" if self.step else f"{self.record.path}"
+            self.progress.say(f"compiled in {self.compile_seconds:.1f} s; training {begun} to step {self.program.total_steps}")
+            status = self._steps()
+            self._flush()
+            return self._finish(status)
+        finally:
+            self.progress.close()
+
+    def _start(self) -> None:
+        """State, compiled chunk, and where to go on from."""
+        self.watchdog.at("initialising the model")
+        example = self.pipeline.batch(0)
+        example = {name: np.asarray(value[:1]) for name, value in example.items()}
+        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.replicated)
+        self.state = init(np.uint32(self.config.seed))
+        self._compile()
+        self.watchdog.at("restoring a checkpoint")
+        restored = self.checkpoints.restore_latest(self._saved_tree())
+        if restored is not None:
+            _, tree = restored
+            self.state, self.window = tree["state"], tree["window"]
+        self._read_position()
+        self.record.rewind(self.step)
+        self.records = read_metrics(self.record.path)
+        self.record.environment(
+            **describe(
+                self.program,
+                self.state,
+                self.placement,
+                compile_seconds=round(self.compile_seconds, 3),
+                flops_per_step=self.flops,
+            )
+        )
+        self.record.status(state="running", step=self.step, steps=self.program.total_steps, error=None)
+        if restored is None and self.config.on_nonfinite == "rollback":
+            self._save()
+
+    def _saved_tree(self):
+        return {"state": self.state, "window": self.window}
+
+    def _read_position(self) -> None:
+        """Reads from the state what the loop counts by itself from here on."""
+        self.step, self.skipped = int(self.state.step), int(self.state.skipped_batches)
+
+    def _compile(self) -> None:
+        """Compiles the chunk of steps: one program whatever its length, so that no resume can change a bit."""
+        self.watchdog.at("compiling the step")
+        began = time.monotonic()
+        program, feed = self.program, self.feed
+
+        def one(state, resident, rows, index):
+            return program.step(state, feed.batch(resident, rows, index))
+
+        def chunk(state, window, resident, rows, count):
+            def body(index, carry):
+                state, window = carry
+                state, metrics = one(state, resident, rows, index)
+                return state, {name: window[name].merge(metric) for name, metric in metrics.items()}
+
+            if feed.most_steps == 1:
+                state, window = body(0, (state, window))
+            else:
+                state, window = jax.lax.fori_loop(0, count, body, (state, window))
+            return state, window, (state.step, state.nonfinite_step)
+
+        rows, _ = feed.take(0, 1, self.program.total_steps)
+        shapes = jax.eval_shape(lambda *a: one(*a)[1], self.state, feed.resident, rows, 0)
+        self.zeros = self.placement.replicate(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        self.window = self._fresh_window()
+        function = self.placement.parallel(chunk, (None, None, None, feed.row_axis, None), donate=(0, 1))
+        if hasattr(function, "lower"):
+            function = function.lower(self.state, self.window, feed.resident, rows, self._count(1)).compile()
+            flops = xla_flops(function)
+            self.flops = None if flops is None else flops * self.placement.num_shards
+        self.chunk = function
+        self.compile_seconds = time.monotonic() - began
+
+    def _fresh_window(self):
+        return jax.tree.map(jnp.copy, self.zeros)
+
+    def _count(self, count: int):
+        return self.placement.replicate(np.int32(count))
+
+    # Steps.
+
+    def _steps(self) -> int:
+        """Runs to the last step (0), or to where it is asked to stop (75, 130)."""
+        total, began = self.program.total_steps, time.monotonic()
+        self.progress.restart(self.step)
+        if self._evaluation_due():  # the run was stopped before it could evaluate
+            self._pause()
+        if self.step >= total or self._patience_ended():
+            return 0
+        chunk_steps = 1
+        while True:
+            self._profile()
+            most = min(self._next_event() - self.step, self.config.steps_per_dispatch or chunk_steps)
+            self.watchdog.at(f"reading the batch of step {self.step}")
+            rows, count = self.feed.take(self.step + self.skipped, most, total + self.skipped)
+            self.watchdog.at(f"training at step {self.step}")
+            self.state, self.window, token = self.chunk(self.state, self.window, self.feed.resident, rows, self._count(count))
+            self.step += count
+            self.steps_timed += count
+            self._throttle(token)
+            speed = self.steps_timed / (self.seconds + time.monotonic() - began)
+            if self.steps_timed > count:  # the first dispatch says nothing of the speed
+                chunk_steps = int(np.clip(speed * SECONDS_A_DISPATCH, 1, 2 * chunk_steps))
+            self.progress.advance(self.step, speed)
+            if self.step % self.config.log_every == 0 or self.step == total:
+                self._log(token)
+            stop = self._asked_to_stop()
+            pause = self._evaluation_due() or self.step % self.checkpoint_every == 0
+            if not (pause or stop is not None or self.frozen):
+                continue
+            self.watchdog.at(f"training at step {self.step}")
+            jax.block_until_ready(token)
+            self.seconds += time.monotonic() - began
+            self._flush()
+            if not self._rolled_back():
+                self._pause()
+                stop = self._asked_to_stop() if stop is None else stop
+                if stop is not None and (self.step < total or self._evaluation_due()):
+                    return stop
+                if self.step >= total or self._patience_ended():
+                    return 0
+            began = time.monotonic()
+
+    def _next_event(self) -> int:
+        """The next step after which something else than a step happens."""
+        every = [self.config.log_every, self.eval_every, self.checkpoint_every]
+        events = [(self.step // n + 1) * n for n in every] + [self.program.total_steps]
+        return min(events + [at for at in self.config.profile_steps if at > self.step])
+
+    def _throttle(self, token) -> None:
+        """Waits for the dispatch `IN_FLIGHT` ago, and learns whether the state has frozen."""
+        self.tokens.append(token)
+        if len(self.tokens) > IN_FLIGHT:
+            jax.block_until_ready(self.tokens.popleft())
+
+    def _asked_to_stop(self) -> int | None:
+        """The exit status asked for by a signal; several processes agree at the steps that log."""
+        if jax.process_count() == 1:
+            return self.signals.status
+        if self.step % self.config.log_every:
+            return None
+        asked = multihost_utils.process_allgather(np.int32(self.signals.status or 0))
+        return int(asked.max()) or None
+
+    def _log(self, token) -> None:
+        """Sends the window's metrics on their way to the host, and begins a new window."""
+        for leaf in jax.tree.leaves(self.window):
+            leaf.copy_to_host_async()
+        self.pending.append((self.step, self.window, token))
+        self.window = self._fresh_window()
+        while len(self.pending) > 1:
+            self._write_window()
+
+    def _flush(self) -> None:
+        """Writes every window that is still on its way."""
+        while self.pending:
+            self._write_window()
+        self.tokens.clear()
+
+    def _write_window(self) -> None:
+        step, window, (_, nonfinite_step) = self.pending.popleft()
+        self.frozen |= int(nonfinite_step) >= 0
+        if self.frozen:  # this window is not whole; what happened is told by `_rolled_back`
+            return
+        values = {name: metric.compute() for name, metric in jax.device_get(window).items()}
+        self.progress.metrics(step, values)
+        self._append(step, "train", values)
+
+    def _append(self, step: int, split: str, values) -> None:
+        scalars = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+        self.records.append({"step": step, "split": split, **scalars})
+        self.record.metrics(step, split, scalars)
+
+    # Between steps.
+
+    def _pause(self) -> None:
+        """Evaluates where that is due, unless asked to stop meanwhile, and saves."""
+        if self._evaluation_due():
+            evaluated = self._evaluate()
+            for split, values in evaluated.items():
+                self._append(self.step, split, values)
+                self.progress.say(f"step {self.step}  {split}: {format_values(values)}")
+        self._save()
+        self.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
+        self.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})
+
+    def _evaluation_due(self) -> bool:
+        """Whether this step is one that evaluates, and has not yet."""
+        due = self.held_out and (self.step == self.program.total_steps or (self.step and self.step % self.eval_every == 0))
+        return bool(due) and not any(e["step"] == self.step and e["split"] != "train" for e in reversed(self.records))
+
+    def _evaluate(self) -> dict[str, dict[str, Any]]:
+        """Metrics of every held-out split; empty when a signal came meanwhile, as a resumed run will evaluate."""
+        result = {}
+        for split in self.held_out:
+            self.watchdog.at(f"evaluating {split} at step {self.step}")
+            values = self.evaluator.metrics(self.state, split, self._may_go_on)
+            if values is None:
+                return {}
+            result[split] = values
+        return result
+
+    def _may_go_on(self) -> bool:
+        self.watchdog.at(f"evaluating at step {self.step}")
+        return jax.process_count() > 1 or self.signals.status is None
+
+    def _patience_ended(self) -> bool:
+        """Whether the validation metric has not improved for `patience` evaluations in a row."""
+        if self.config.patience is None or not self.selects:
+            return False
+        waited = evaluations_since_best(self.records, self.metric, self.mode, "validation")
+        if waited >= self.config.patience:
+            self.progress.say(f"step {self.step}  stopped early: {self.metric} has not improved for {waited} evaluations")
+        return waited >= self.config.patience
+
+    def _best(self):
+        return best_record(self.records, self.metric, self.mode, "validation") if self.selects else None
+
+    def _save(self) -> None:
+        self.watchdog.at(f"saving a checkpoint at step {self.step}")
+        best = self._best()
+        self.checkpoints.best_step = None if best is None else best["step"]
+        self.checkpoints.save(self.step, self._saved_tree())
+
+    def _rolled_back(self) -> bool:
+        """When the state has frozen: goes back to the checkpoint before, if that was asked for.
+
+        Raises:
+          RunError: the loss was not finite, and the run is to halt, or has rolled back too often.
+        """
+        bad = int(self.state.nonfinite_step)
+        if bad < 0:
+            return False
+        told = f"the loss or its gradient was not finite at step {bad}"
+        rollbacks = self.record.read_status().get("rollbacks", 0)
+        if self.config.on_nonfinite != "rollback" or rollbacks >= MAX_ROLLBACKS:
+            again = f" again, after {rollbacks} rollbacks" if rollbacks else ""
+            raise Diverged(f"{told}{again}; lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback.")
+        self.checkpoints.wait()
+        step, tree = self.checkpoints.restore_latest(self._saved_tree())
+        self.checkpoints.discard_after(step)
+        skipped = int(tree["state"].skipped_batches) + bad - step + 1
+        self.state = tree["state"].replace(skipped_batches=self.placement.replicate(np.int32(skipped)))
+        self.window, self.frozen = tree["window"], False
+        self._read_position()
+        self.record.rewind(self.step)
+        self.records = read_metrics(self.record.path)
+        self.record.status(rollbacks=rollbacks + 1)
+        self.progress.say(f"{told}: back to step {step}, leaving out {bad - step + 1} batches")
+        self.progress.restart(self.step)
+        return True
+
+    def _profile(self) -> None:
+        if len(self.config.profile_steps) != 2:
+            return
+        first, last = self.config.profile_steps
+        if self.step == first:
+            jax.profiler.start_trace(str(self.record.path / "profile"))
+            self.profiling = True
+        elif self.profiling and self.step >= last:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            self.profiling = False
+
+    def _speed(self) -> float:
+        return round(self.steps_timed / self.seconds, 3) if self.seconds else 0.0
+
+    def _finish(self, status: int) -> Result:
+        """Waits for the last checkpoint and gathers the result."""
+        self.watchdog.at("finishing the last checkpoint")
+        self.checkpoints.wait()
+        if self.profiling:
+            jax.profiler.stop_trace()
+        best = self._best()
+        best_step = None if best is None else best["step"]
+        if best_step not in self.checkpoints.steps():  # there is no validation split, or that checkpoint was damaged
+            best_step = None
+        counts = self.step if best_step is None else best_step
+        metrics = {
+            entry["split"]: {name: value for name, value in entry.items() if name not in ("step", "split")}
+            for entry in self.records
+            if entry["step"] == counts and entry["split"] != "train"
+        }
+        state = self.state
+        if status == 0 and best_step is not None and best_step != self.step:
+            state = self.checkpoints.restore(best_step, self._saved_tree())["state"]
+        return Result(status, self.step, state, metrics, best_step)
+
+
+class Diverged(RunError):
+    """The loss was not finite, and the run was to halt."""

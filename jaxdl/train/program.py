@@ -1,0 +1,274 @@
+"""A run as three pure functions of its settings: `init`, `step` and `evaluate`.
+
+Nothing here knows of devices, files or time. `step` runs under `jit` with shardings, `shard_map`, `pmap` and
+`vmap` alike (`jaxdl.sharding`), and numbers among the settings may be traced.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdl.data.base import Data
+from jaxdl.layers.batch_axis import batch_context, batch_sum
+from jaxdl.losses import penalty
+from jaxdl.metrics import Last, Mean
+from jaxdl.optimizers import Update, build_optimizer, ema_update
+from jaxdl.tasks.base import Task
+from jaxdl.train.precision import LossScale, all_finite, cast_floats
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, Any]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a run carries from step to step.
+
+    Attributes:
+      step: updates made so far, int32 [].
+      skipped_batches: batches that rolling back has left out; step t trains on batch t + skipped_batches.
+      nonfinite_step: the step at which the loss stopped being finite and the state froze, or -1.
+      key: the run's random key data; step t uses `fold_in(key, t)`.
+      params: trainable arrays, float32. With several players, the top level is the players' names.
+      model_state: the model's other collections (batch statistics), float32.
+      opt_state: one optimizer state a player.
+      ema: exponential moving average of `params`, or None.
+      loss_scale: for float16, or None.
+    """
+
+    step: jax.Array
+    skipped_batches: jax.Array
+    nonfinite_step: jax.Array
+    key: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: dict[str, Any]
+    ema: Any
+    loss_scale: LossScale | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is trained, on what, for what, and how; everything that the pure functions of a run need.
+
+    Attributes:
+      model: anything with Flax Linen's `init` and `apply`.
+      task: losses and metrics.
+      data: decoding and standardisation of batches.
+      update: the update's flags (learning rate, decay, clipping, penalties, EMA).
+      optimizer: the direction of the update.
+      schedule: the course of the learning rate.
+      total_steps: the steps over which the schedule runs.
+      augmentations: pure functions `(key, batch) -> batch` on decoded batches, in order.
+      precision: the dtype that the model computes with.
+      remat: recompute activations in the backward pass instead of keeping them.
+      gradient_accumulation: microbatches a step; the gradient is their mean.
+      on_nonfinite: what a loss or gradient that is not finite does; see `TrainerConfig`.
+    """
+
+    model: Any
+    task: Task
+    data: Data
+    update: Update
+    optimizer: Any
+    schedule: Any
+    total_steps: int
+    augmentations: tuple[Callable, ...] = ()
+    precision: str = "float32"
+    remat: bool = False
+    gradient_accumulation: int = 1
+    on_nonfinite: str = "halt"
+
+    def init(self, seed: int | jax.Array, batch: Batch) -> TrainState:
+        """The state before the first step. `batch` gives shapes; only its first example is used."""
+        key = jax.random.key(seed)
+        example = self._prepare({name: value[:1] for name, value in batch.items()})
+        variables = dict(self.task.init(self.model, jax.random.fold_in(key, 0), example))
+        params = variables.pop("params", {})
+        return TrainState(
+            step=jnp.int32(0),
+            skipped_batches=jnp.int32(0),
+            nonfinite_step=jnp.int32(-1),
+            key=jax.random.key_data(jax.random.fold_in(key, 1)),
+            params=params,
+            model_state=variables,
+            opt_state={player: self._optimizer(player, params)[0].init(self._own(player, params)) for player in self.task.players},
+            ema=None if self.update.ema_decay is None else jax.tree.map(jnp.array, params),
+            loss_scale=LossScale.create() if self.precision == "float16" else None,
+        )
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One update of every player in turn.
+
+        Args:
+          state: as `init` or the last step gave it.
+          batch: raw arrays with a leading batch axis, as the data pipeline gives them.
+
+        Returns:
+          The next state, and metrics summed over the global batch.
+        """
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, model_key = jax.random.split(key)
+        batch = self.data.decode(batch)
+        for index, augment in enumerate(self.augmentations):
+            batch = augment(jax.random.fold_in(augment_key, index), batch)
+        batch = self.data.standardize(batch)
+
+        new, metrics, finite = state, {}, jnp.bool_(True)
+        for index, player in enumerate(self.task.players):
+            new, player_metrics, player_finite = self._update_player(
+                player, new, batch, jax.random.fold_in(model_key, index)
+            )
+            metrics |= player_metrics
+            finite &= player_finite
+        if self.update.ema_decay is not None:
+            new = new.replace(ema=ema_update(state.ema, new.params, self.update.ema_decay, state.step))
+        return self._guard(state, new.replace(step=state.step + 1), metrics, finite)
+
+    def evaluate(self, state: TrainState, batch: Batch) -> Metrics:
+        """The task's metrics of one evaluation batch, summed over its shards."""
+        batch = self._prepare(batch)
+        metrics = self.task.evaluate(self._bind(state), batch)
+        return {name: metric.summed() for name, metric in metrics.items()}
+
+    def predict(self, state: TrainState, batch: Batch) -> Any:
+        """The model's float32 outputs for a raw batch, in evaluation mode."""
+        return self._bind(state)(*self.task.inputs(self._prepare(batch)))
+
+    def learning_rate(self, state: TrainState) -> jax.Array:
+        """The learning rate of the first player's next update, float32 []."""
+        player = self.task.players[0]
+        return self._optimizer(player, state.params)[1](state.step, state.opt_state[player])
+
+    # The parts of a step.
+
+    def _prepare(self, batch: Batch) -> Batch:
+        return self.data.standardize(self.data.decode(batch))
+
+    def _own(self, player: str, params):
+        return params if len(self.task.players) == 1 else params[player]
+
+    def _with_own(self, player: str, params, own):
+        return own if len(self.task.players) == 1 else {**params, player: own}
+
+    def _optimizer(self, player: str, params):
+        return build_optimizer(self.update, self.optimizer, self.schedule, self._own(player, params), self.total_steps)
+
+    @property
+    def _dtype(self):
+        return jnp.dtype(self.precision)
+
+    def _bind(self, state: TrainState) -> Callable:
+        """The model in evaluation mode, with averaged parameters where they are kept."""
+        params = state.params if state.ema is None else state.ema
+        variables = {"params": cast_floats(params, self._dtype), **state.model_state}
+
+        def forward(*inputs, **kwargs):
+            inputs = cast_floats(inputs, self._dtype)
+            return cast_floats(self.model.apply(variables, *inputs, train=False, **kwargs), jnp.float32)
+
+        return forward
+
+    def _objective(self, player: str, params, model_state, batch: Batch, key: jax.Array):
+        """`(own parameters) -> (loss share, (metrics, model state))` of one player on one microbatch."""
+
+        def objective(own):
+            variables = {"params": cast_floats(self._with_own(player, params, own), self._dtype)}
+            mutable, calls = dict(model_state), []
+
+            def forward(*inputs, **kwargs):
+                rng = jax.random.fold_in(key, len(calls))
+                calls.append(None)
+
+                def apply(variables, inputs):
+                    return self.model.apply(
+                        variables, *inputs, train=True, rngs={"dropout": rng}, mutable=list(mutable), **kwargs
+                    )
+
+                apply = jax.checkpoint(apply) if self.remat else apply
+                outputs, changed = apply({**variables, **mutable}, cast_floats(inputs, self._dtype))
+                mutable.update(cast_floats(changed, jnp.float32))
+                return cast_floats(outputs, jnp.float32)
+
+            loss, metrics = self.task.loss(forward, batch, player)
+            return loss, (metrics, mutable)
+
+        return objective
+
+    def _gradients(self, player: str, state: TrainState, batch: Batch, key: jax.Array):
+        """Loss share, metrics, model state and gradient of this shard, the mean over microbatches."""
+        scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
+        own, count = self._own(player, state.params), self.gradient_accumulation
+
+        def microbatch(model_state, rows: Batch, index):
+            with batch_context(index=index, count=count):
+                objective = self._objective(player, state.params, model_state, rows, jax.random.fold_in(key, 0))
+                scaled = lambda own: (lambda loss, aux: (loss * scale, (loss, *aux)))(*objective(own))
+                gradient, (loss, metrics, model_state) = jax.grad(scaled, has_aux=True)(own)
+            return model_state, (loss, metrics, gradient)
+
+        if count == 1:
+            model_state, (loss, metrics, gradient) = microbatch(state.model_state, batch, 0)
+        else:
+            # Row r goes to microbatch r % count, so that each microbatch is spread over all devices as the batch is.
+            rows = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), dict(batch))
+            shapes = jax.eval_shape(microbatch, state.model_state, jax.tree.map(lambda x: x[0], rows), 0)[1]
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+            def accumulate(carry, item):
+                model_state, total = carry
+                model_state, (loss, metrics, gradient) = microbatch(model_state, *item)
+                merged = {name: total[1][name].merge(metric) for name, metric in metrics.items()}
+                added = jax.tree.map(jnp.add, (total[0], total[2]), (loss, gradient))
+                return (model_state, (added[0], merged, added[1])), None
+
+            carry = (state.model_state, zeros)
+            (model_state, (loss, metrics, gradient)), _ = jax.lax.scan(accumulate, carry, (rows, jnp.arange(count)))
+            loss, gradient = loss / count, jax.tree.map(lambda g: g / count, gradient)
+        return loss, metrics, model_state, jax.tree.map(lambda g: g / scale, gradient)
+
+    def _update_player(self, player: str, state: TrainState, batch: Batch, key: jax.Array):
+        """The state after this player's update, its metrics, and whether loss and gradient were finite."""
+        loss, metrics, model_state, gradient = self._gradients(player, state, batch, key)
+        loss, gradient = batch_sum((loss, gradient))
+        metrics = {name: metric.summed() for name, metric in metrics.items()}
+        own = self._own(player, state.params)
+        l1, l2 = self.update.l1_penalty, self.update.l2_penalty
+        if not all(isinstance(factor, (int, float)) and factor == 0 for factor in (l1, l2)):
+            cost, slope = jax.value_and_grad(lambda p: penalty(p, l1, l2))(own)
+            loss, gradient = loss + cost, jax.tree.map(jnp.add, gradient, slope)
+        optimizer, learning_rate = self._optimizer(player, state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state[player], own, value=loss, step=state.step)
+        new = state.replace(
+            params=self._with_own(player, state.params, jax.tree.map(jnp.add, own, updates)),
+            model_state=model_state,
+            opt_state={**state.opt_state, player: opt_state},
+        )
+        finite = jnp.isfinite(loss) & all_finite(gradient)
+        prefix = "" if len(self.task.players) == 1 else f"{player}/"
+        metrics[f"{prefix}gradient_norm"] = Mean.of_sums(optax.global_norm(gradient), 1.0)
+        metrics[f"{prefix}learning_rate"] = Last.of(learning_rate(state.step, opt_state))
+        if state.loss_scale is not None:
+            # An overflow that a smaller scale can cure is no divergence: leave the update out and scale down.
+            overflow = jnp.isfinite(loss) & ~finite & (state.loss_scale.scale > 1)
+            kept = jax.tree.map(lambda a, b: jnp.where(overflow, a, b), state, new)
+            new = kept.replace(loss_scale=state.loss_scale.adjust(finite))
+            finite |= overflow
+        return new, metrics, finite
+
+    def _guard(self, old: TrainState, new: TrainState, metrics: Metrics, finite: jax.Array):
+        """What a loss or gradient that is not finite does to the state, and to the metrics of its step."""
+        if self.on_nonfinite == "ignore":
+            return new, metrics
+        frozen = old.nonfinite_step >= 0
+        keep = finite & ~frozen
+        metrics = jax.tree.map(lambda m: jnp.where(keep, m, jnp.zeros_like(m)), metrics)
+        if self.on_nonfinite == "skip":
+            kept = old.replace(step=new.step, loss_scale=new.loss_scale)
+        else:  # halt and rollback: freeze here, so that the loop, which looks later, finds the state of this very step
+            kept = old.replace(nonfinite_step=jnp.where(frozen, old.nonfinite_step, old.step))
+        return jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, kept), metrics

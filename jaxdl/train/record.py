@@ -1,0 +1,234 @@
+"""The record that a run leaves: its directory, held by one process at a time.
+
+flags.txt, status.json, metrics.jsonl, environment.json, tensorboard/, plots/ (see README). `metrics.jsonl` is a pure
+function of the run: it holds no times, a resumed run cuts it back to its checkpoint and continues it, and so it
+ends the same line for line as one that was never interrupted. Times stand in status.json and TensorBoard.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdl.errors import InputError, RunError
+
+
+class RunDirectory:
+    """A run directory, opened for writing by the one process that holds it.
+
+    In a run of several processes only the first writes; the others pass `writer=False` and every method that
+    would write does nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, writer: bool = True):
+        self.path = pathlib.Path(path).expanduser().absolute()
+        self.writer = writer
+        self._lock = None
+        self._status_lock = threading.Lock()  # the watchdog's heartbeat writes, too
+        self._status: dict[str, Any] = {}
+        self._tensorboard = None
+
+    # Holding the directory.
+
+    def open(self) -> None:
+        """Makes the directory and takes it. The lock is the kernel's, so a dead holder's is free at once.
+
+        Raises:
+          InputError: it cannot be written, is no run directory, or is held by a living process.
+        """
+        if not self.writer:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in self.path.iterdir()}
+            if names and not names & {"flags.txt", ".lock"}:
+                raise InputError(f"{self.path} is not empty and is no run directory; name another --workdir.")
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"--workdir={self.path} cannot be written: {error.strerror}.") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(self._lock)
+            self._lock = None
+            raise InputError(f"{self.path} is held by {holder}; wait for it, stop it, or name another --workdir.") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be locked: {error.strerror}.") from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._status = read_json(self.path / "status.json") or {}
+
+    def close(self) -> None:
+        """Lets the directory go."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # flags.txt
+
+    def check_flags(self, ours: Mapping[str, str], changeable: set[str]) -> list[str]:
+        """Compares with the flags that are there already; gives one line for each change that may be made.
+
+        Raises:
+          InputError: flags that make another run of this; the differences are told.
+        """
+        path = self.path / "flags.txt"
+        if not path.exists():
+            return []
+        theirs = read_flags(path)
+        changed = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+        told = {name: f"--{name}={theirs.get(name, '(not there)')} -> {ours.get(name, '(not there)')}" for name in changed}
+        refused = [told[name] for name in changed if name not in changeable]
+        if refused:
+            raise InputError(
+                f"{self.path} is a run with other flags: {'; '.join(refused)}. Name another --workdir, or continue this one with --flagfile={path}."
+            )
+        return list(told.values())
+
+    def write_flags(self, ours: Mapping[str, str], comment: str) -> None:
+        """flags.txt: `--flagfile=WORKDIR/flags.txt` repeats the run."""
+        lines = [f"# {line}" for line in comment.splitlines()] + [f"--{name}={value}" for name, value in ours.items()]
+        self._write("flags.txt", "\n".join(lines) + "\n")
+
+    # status.json, environment.json
+
+    def status(self, **changes) -> None:
+        """Changes fields of status.json, and its heartbeat (seconds since the epoch)."""
+        with self._status_lock:
+            self._status = {**self._status, **changes, "heartbeat": round(time.time(), 3)}
+            self._write("status.json", json.dumps(self._status, indent=1) + "\n")
+
+    def read_status(self) -> dict[str, Any]:
+        """status.json as it stands."""
+        return dict(self._status)
+
+    def heartbeat(self) -> None:
+        """Says in status.json that the process lives."""
+        if self._status.get("state") == "running":
+            self.status()
+
+    def environment(self, **values) -> None:
+        """environment.json: versions, devices, parameters, FLOPs."""
+        self._write("environment.json", json.dumps(values, indent=1) + "\n")
+
+    # metrics.jsonl and TensorBoard
+
+    def rewind(self, step: int) -> None:
+        """Cuts metrics.jsonl back to lines of at most `step`, and a torn last line away."""
+        if not self.writer:
+            return
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [record for record in read_metrics(self.path) if record["step"] <= step]
+            self._write("metrics.jsonl", "".join(_json_line(record) for record in kept))
+        with guard_disk(self.path):
+            from tensorboardX import SummaryWriter  # only a run writes events: keep it out of every other import
+
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1, flush_secs=30)
+
+    def metrics(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl, whole or not at all, and its scalars to TensorBoard."""
+        if not self.writer:
+            return
+        line = _json_line({"step": step, "split": split, **values})
+        with guard_disk(self.path):
+            with open(self.path / "metrics.jsonl", "ab", buffering=0) as file:
+                file.write(line.encode())
+        self.scalars(step, split, values)
+
+    def scalars(self, step: int, prefix: str, values: Mapping[str, Any]) -> None:
+        """Scalars for TensorBoard alone: those that depend on the machine."""
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(f"{prefix}/{name}", value, step)
+
+    def figure(self, name: str, figure, step: int) -> None:
+        """A Matplotlib figure as plots/NAME.png and as a TensorBoard image."""
+        if not self.writer:
+            return
+        from jaxdl import plots  # Matplotlib is slow to import and only wanted at the end
+
+        with guard_disk(self.path):
+            (self.path / "plots").mkdir(exist_ok=True)
+            (self.path / "plots" / f"{name}.png").write_bytes(plots.to_png(figure))
+            if self._tensorboard is not None:
+                self._tensorboard.add_image(name, plots.to_array(figure), step, dataformats="HWC")
+
+    def _write(self, name: str, text: str) -> None:
+        """Replaces a file whole: a reader, or a crash, finds the old one or the new one."""
+        if not self.writer:
+            return
+        with guard_disk(self.path):
+            temporary = self.path / f".{name}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path / name)
+
+
+@contextlib.contextmanager
+def guard_disk(path: pathlib.Path) -> Iterator[None]:
+    """Turns what a full or failing disk raises into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+            raise RunError(f"{path} cannot be written: {error.strerror}. What was saved before is whole.") from error
+        raise
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The JSON in a file, or None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def read_flags(path: pathlib.Path) -> dict[str, str]:
+    """The flags of a flags.txt by name."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    pairs = [line[2:].partition("=") for line in lines if line.startswith("--")]
+    return {name: value for name, _, value in pairs}
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a run directory's metrics.jsonl; a torn last line, of a run that was killed, is left out."""
+    file = pathlib.Path(path) / "metrics.jsonl"
+    records = []
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    return json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
+
+
+def _plain(value):
+    """JSON has no NaN and no infinity: they are written as null, as strict readers need."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

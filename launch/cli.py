@@ -1,0 +1,24 @@
+"""How every command ends: exit status 0 done; 1 failed; 2 the input was wrong; each error in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from jaxdl.errors import InputError, RunError
+
+
+def main(command: Callable[[Sequence[str]], int | None]) -> None:
+    """Calls a command with the arguments, and leaves with its exit status."""
+    try:
+        status = command(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:  # before the loop has taken the signals over, nothing was begun
+        status = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        status = 1
+    sys.exit(status)
