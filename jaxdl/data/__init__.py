@@ -1,0 +1,35 @@
+"""Data: sources of examples, step-indexed pipelines, splits, and augmentation on the device.
+
+The two catalogs below are read without importing anything; `jaxdl.catalog.find` imports what is chosen.
+"""
+
+from jaxdl.catalog import Entry
+
+DATASETS: dict[str, Entry] = {
+    # Embedded in scikit-learn: no download, no files.
+    "digits": Entry("jaxdl.data.embedded", "Digits"),
+    "iris": Entry("jaxdl.data.embedded", "Iris"),
+    "wine": Entry("jaxdl.data.embedded", "Wine"),
+    "breast_cancer": Entry("jaxdl.data.embedded", "BreastCancer"),
+    "diabetes": Entry("jaxdl.data.embedded", "Diabetes"),
+    # Any image-classification dataset of TensorFlow Datasets, by its name there.
+    "tfds": Entry("jaxdl.data.tfds", "Tfds"),
+    # Files of one's own, or in the layout in which their authors published them.
+    "arrays": Entry("jaxdl.data.tables", "Arrays"),
+    "csv": Entry("jaxdl.data.tables", "Csv"),
+    "image_folder": Entry("jaxdl.data.image_folder", "ImageFolder"),
+    "idx": Entry("jaxdl.data.files", "Idx"),
+    "cifar10_binary": Entry("jaxdl.data.files", "Cifar10Binary"),
+}
+
+AUGMENTATIONS: dict[str, Entry] = {
+    "flip": Entry("jaxdl.data.augmentation", "Flip"),
+    "crop": Entry("jaxdl.data.augmentation", "Crop"),
+    "rotate": Entry("jaxdl.data.augmentation", "Rotate"),
+    "color_jitter": Entry("jaxdl.data.augmentation", "ColorJitter"),
+    "cutout": Entry("jaxdl.data.augmentation", "Cutout"),
+    "elastic": Entry("jaxdl.data.augmentation", "Elastic"),
+    "gaussian_noise": Entry("jaxdl.data.augmentation", "GaussianNoise"),
+    "mixup": Entry("jaxdl.data.mixing", "Mixup"),
+    "cutmix": Entry("jaxdl.data.mixing", "Cutmix"),
+}

@@ -1,0 +1,351 @@
+"""Plots: pure functions from arrays to a Matplotlib figure. They never touch pyplot, so no display and no state.
+
+Colours are those of Okabe and Ito 2008, Color universal design, which people with any colour vision tell apart;
+where there are more curves than colours, the line style changes too. This module imports Matplotlib, so who
+draws imports it where it draws.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib import colors, ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK, YELLOW = PALETTE = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442",
+)  # fmt: skip
+SPLIT_COLORS = {"train": BLUE, "validation": VERMILION, "test": GREEN}
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+GRAY = "#666666"
+MAX_TARGETS = 9
+
+
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as a PNG file's content."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """The figure as pixels, uint8 [H, W, 3]: what TensorBoard takes."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def learning_curves(records: Iterable[Mapping], metric: str | None = None, best: str | None = None) -> Figure:
+    """Loss, a metric and the learning rate over the steps of one run.
+
+    Args:
+      records: dictionaries with `step` and `split`, and with `loss`, `metric`, `learning_rate` where there are.
+      metric: the metric of the second panel; None or "loss" for no second panel.
+      best: "max" or "min": the validation's best value of the metric is marked and named in the legend.
+    """
+    records = list(records)
+    names = ["loss"] if metric in (None, "loss") else ["loss", metric]
+    rates = _series(records, "train", "learning_rate")
+    heights = [3.0] * len(names) + [1.2] * bool(len(rates[0]))
+    figure = Figure(figsize=(6.4, sum(heights) + 0.4), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, name in zip(panels, names):
+        drawn = []
+        for split, color in SPLIT_COLORS.items():
+            steps, values = _series(records, split, name)
+            if not len(steps):
+                continue
+            drawn.append(values)
+            if split == "train":
+                _draw_noisy(axes, steps, values, color, split)
+            else:
+                marker = "D" if split == "test" else "o"
+                axes.plot(steps, values, color=color, marker=marker, markersize=4, linewidth=1.4, label=split)
+        steps, values = _series(records, "validation", name)
+        if best and name == (metric or "loss") and len(steps):
+            at = int(values.argmax() if best == "max" else values.argmin())
+            label = f"best: {values[at]:.4g} at step {int(steps[at]):,}"
+            axes.plot(steps[at], values[at], "o", markersize=10, fillstyle="none", color=BLACK, zorder=5, label=label)
+        if name == "loss" and drawn:
+            _log_if_wide(axes, np.concatenate(drawn))
+        _style(axes, "" if name is not names[-1] or len(rates[0]) else "step", name.replace("_", " "))
+        if drawn:
+            axes.legend(frameon=False, fontsize=8)
+    if len(rates[0]):
+        panels[-1].plot(*rates, color=GRAY, linewidth=1.2)
+        _style(panels[-1], "step", "learning rate")
+        panels[-1].set_ylim(bottom=0)
+        panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+        panels[-1].yaxis.get_offset_text().set_fontsize(8)
+    panels[-1].xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def comparison(
+    curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    metric: str,
+    best: str = "max",
+    title: str = "",
+) -> Figure:
+    """One curve for each label: the mean over its runs, within a band of one standard deviation.
+
+    Args:
+      curves: label -> one (steps, values) for each seed; the steps that all seeds of a label share are drawn.
+      metric: what the values are, for the axis.
+      best: "max" or "min": the order of the legend, best last value first.
+      title: above the axes.
+    """
+    means = {}
+    for label, runs in curves.items():
+        steps, values = common_steps(runs)
+        if len(steps):
+            means[label] = steps, values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else None
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    ranked = sorted(means, key=lambda label: means[label][1][-1], reverse=best == "max")
+    for label in ranked:
+        steps, mean, spread = means[label]
+        index = list(curves).index(label)  # the order given, so that a label keeps its colour from plot to plot
+        color, dashes = PALETTE[index % 7], DASHES[index // 7 % 3]  # yellow is too pale for a line on white
+        last = with_spread(mean[-1], None if spread is None else spread[-1])
+        marker = "o" if len(steps) == 1 else ""
+        axes.plot(steps, mean, color=color, linestyle=dashes, linewidth=1.5, marker=marker, label=f"{label}  {last}")
+        if spread is not None:
+            axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+    _style(axes, "step", metric.replace("_", " "), title)
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    if best == "min" and means:
+        _log_if_wide(axes, np.concatenate([mean for _, mean, _ in means.values()]))
+    if means:
+        last = "last value" if all(spread is None for _, _, spread in means.values()) else "last value ± SD over seeds"
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        axes.legend(frameon=False, fontsize=8, title=last, title_fontsize=8, alignment="left", **place)
+    return figure
+
+
+def with_spread(mean: float, spread: float | None) -> str:
+    """`0.8977 ± 0.0112`: the mean to the digits that the spread leaves; None is a single run."""
+    if spread is None or not spread > 0:
+        return f"{mean:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
+
+
+def common_steps(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that all runs have, [S], and each run's values there, [R, S]."""
+    shared = np.asarray(runs[0][0])
+    for steps, _ in runs[1:]:
+        shared = np.intersect1d(shared, steps)
+    return shared, np.stack([np.asarray(values)[np.searchsorted(steps, shared)] for steps, values in runs])
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Rows are true classes, columns predictions; colour is the share of the row, numbers are counts.
+
+    Numbers are left out above 20 classes and class names above 100. The colour scale is a square root, because
+    the cells that matter in a good classifier hold few of their row.
+
+    Args:
+      counts: int [C, C].
+      names: C class names.
+    """
+    counts = np.asarray(counts)
+    num_classes = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    longest = max((len(name) for name in names), default=1)
+    side = float(np.clip(0.36 * num_classes, 2.4, 11))
+    size = float(np.clip(72 * 0.8 * side / num_classes, 4.5, 8))
+    margin = 0.5 + size * (0.0088 * min(longest, 30))  # inches for the names
+    figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", norm=colors.PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    if num_classes <= 20:
+        digits = 8 if counts.max(initial=0) < 1000 else 6.5
+        for row, column in zip(*np.nonzero(counts)):
+            shade = "white" if shares[row, column] > 0.4 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=shade, fontsize=digits)
+    if num_classes <= 100:
+        axes.set_xticks(range(num_classes), names, rotation=90 if longest > 2 else 0, fontsize=size)
+        axes.set_yticks(range(num_classes), names, fontsize=size)
+        axes.tick_params(length=0 if num_classes > 20 else 2)
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    axes.set_title(f"accuracy {accuracy:.2%} of {counts.sum():,}", fontsize=9)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("true class", fontsize=9)
+    inset = axes.inset_axes([1 + 0.1 / side, 0, 0.15 / side, 1])
+    bar = figure.colorbar(image, cax=inset, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
+    bar.set_label("share of the true class", fontsize=8)
+    bar.ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def image_sheet(
+    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, title: str = "", columns: int | None = None
+) -> Figure:
+    """Images in rows, each with its caption above.
+
+    Args:
+      images: each [H, W, channels], uint8 or float in 0 .. 1. Other than 3 or 4 channels are averaged to gray.
+      captions: one for each image; may have several lines.
+      title: above the sheet.
+      columns: images in a row; by default the sheet is about half as high again as a square is.
+    """
+    columns = columns or max(1, min(len(images), math.ceil(math.sqrt(1.5 * len(images)))))
+    rows = max(1, math.ceil(len(images) / columns))
+    lines = max((caption.count("\n") + 1 for caption in captions or ()), default=0)
+    width = max(1.05 * columns, 0.07 * len(title))
+    figure = Figure(figsize=(width, rows * (1.0 + 0.15 * lines) + (0.35 if title else 0.05)), layout="constrained")
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if index >= len(images):
+            continue
+        image = np.asarray(images[index])
+        if image.dtype == np.uint8:
+            image = image / 255
+        image = image if image.shape[-1] in (3, 4) else image.mean(axis=-1)
+        axes.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        if captions:
+            axes.set_title(captions[index], fontsize=7, pad=2)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def reliability(count: np.ndarray, confidence: np.ndarray, correct: np.ndarray) -> Figure:
+    """Accuracy against confidence, and how often each confidence occurs.
+
+    Guo et al. 2017, On calibration of modern neural networks (arXiv 1706.04599), figure 1.
+
+    Args:
+      count, confidence, correct: sums over each of M bins of equal width in 0 .. 1, as `metrics.Calibration` has them.
+    """
+    edges = np.linspace(0, 1, len(count) + 1)
+    filled = count > 0
+    centers, width = (edges[:-1] + edges[1:])[filled] / 2, 1 / len(count)
+    accuracies, confidences = correct[filled] / count[filled], confidence[filled] / count[filled]
+    error = np.abs(correct - confidence).sum() / max(count.sum(), 1)
+    figure = Figure(figsize=(3.8, 4.9), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+    upper.bar(centers, accuracies, width, color=SKY, edgecolor="white", linewidth=0.5, label="accuracy")
+    gap = dict(color=VERMILION, alpha=0.35, edgecolor=VERMILION, linewidth=0.5, hatch="////")
+    upper.bar(centers, confidences - accuracies, 0.96 * width, bottom=accuracies, label="gap to confidence", **gap)
+    upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1)
+    upper.legend(frameon=False, fontsize=8, loc="upper left")
+    _style(upper, "", "accuracy", f"expected calibration error {error:.2%}")
+    lower.bar(centers, count[filled] / max(count.sum(), 1), width, color=GRAY, edgecolor="white", linewidth=0.5)
+    lower.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    _style(lower, "confidence", "examples")
+    return figure
+
+
+def predictions(targets: np.ndarray, predicted: np.ndarray) -> Figure:
+    """Predictions against targets, with the diagonal on which they would be exact; a panel for each target.
+
+    Args:
+      targets, predicted: float [N, T]; the first nine targets are drawn.
+    """
+    figure, panels = _target_panels(targets.shape[1])
+    for target, axes in enumerate(panels):
+        x, y = targets[:, target], predicted[:, target]
+        axes.scatter(x, y, **_points(len(x)))
+        low, high = min(x.min(), y.min()), max(x.max(), y.max())
+        axes.plot([low, high], [low, high], color=GRAY, linestyle="--", linewidth=1)
+        deviations = np.square(x - x.mean()).sum()
+        r2 = f", R² = {1 - np.square(x - y).sum() / deviations:.3f}" if deviations > 0 else ""
+        axes.set_aspect("equal", adjustable="datalim")
+        _style(axes, "target", "prediction", f"{_target_name(target, targets.shape[1])}N = {len(x):,}{r2}")
+    return figure
+
+
+def residuals(targets: np.ndarray, predicted: np.ndarray) -> Figure:
+    """Prediction less target, against the prediction: bias and uneven spread show; a panel for each target.
+
+    Args:
+      targets, predicted: float [N, T]; the first nine targets are drawn.
+    """
+    figure, panels = _target_panels(targets.shape[1])
+    for target, axes in enumerate(panels):
+        x, residual = predicted[:, target], predicted[:, target] - targets[:, target]
+        axes.scatter(x, residual, **_points(len(x)))
+        axes.axhline(0, color=GRAY, linestyle="--", linewidth=1)
+        title = f"mean {residual.mean():.2g}, SD {residual.std():.3g}"
+        _style(axes, "prediction", "prediction − target", _target_name(target, targets.shape[1]) + title)
+    return figure
+
+
+def _target_panels(num_targets: int):
+    drawn = min(num_targets, MAX_TARGETS)
+    columns = min(drawn, 3)
+    rows = math.ceil(drawn / columns)
+    figure = Figure(figsize=(3.5 * columns, 3.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for unused in panels[drawn:]:
+        unused.remove()
+    if drawn < num_targets:
+        figure.suptitle(f"the first {drawn} of {num_targets} targets", fontsize=9)
+    return figure, panels[:drawn]
+
+
+def _target_name(target: int, num_targets: int) -> str:
+    return f"target {target}: " if num_targets > 1 else ""
+
+
+def _points(number: int) -> dict:
+    """Marks that stay readable from ten points to a hundred thousand."""
+    return {
+        "s": float(np.clip(4000 / max(number, 1), 2, 16)),
+        "alpha": float(np.clip(300 / max(number, 1), 0.08, 0.7)),
+        "color": BLUE,
+        "linewidths": 0,
+    }
+
+
+def _series(records: Sequence[Mapping], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and finite values of one number in the records of one split."""
+    pairs = [
+        (record["step"], record[name])
+        for record in records
+        if record.get("split") == split and isinstance(record.get(name), (int, float)) and math.isfinite(record[name])
+    ]
+    steps, values = zip(*pairs) if pairs else ((), ())
+    return np.asarray(steps, np.float64), np.asarray(values, np.float64)
+
+
+def _draw_noisy(axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    """A line; when it has more points than can be told apart, their running mean over it."""
+    window = len(steps) // 50
+    if window < 3:
+        axes.plot(steps, values, color=color, linewidth=1.2, label=label)
+        return
+    axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.3)
+    sums = np.concatenate([[0], np.cumsum(values)])
+    position = np.arange(len(values))
+    first, last = np.maximum(position - window // 2, 0), np.minimum(position + window // 2 + 1, len(values))
+    mean = (sums[last] - sums[first]) / (last - first)
+    axes.plot(steps, mean, color=color, linewidth=1.4, label=f"{label} (mean of {window // 2 * 2 + 1} points)")
+
+
+def _log_if_wide(axes, values: np.ndarray) -> None:
+    """A logarithmic axis where the values are positive and span a decade."""
+    if values.min() > 0 and values.max() > 10 * values.min():
+        axes.set_yscale("log")
+        if values.max() < 1000 * values.min():  # few whole powers of ten: name 2 and 5 as well
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _style(axes, xlabel: str, ylabel: str, title: str = "") -> None:
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=8, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2, linewidth=0.6, which="major")
+    axes.set_axisbelow(True)
