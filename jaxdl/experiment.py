@@ -140,6 +140,7 @@ def run(settings: Settings, **given):
     record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0)
     recorded = {**settings.flags, **{name: f"(from Python) {type(part).__name__}" for name, part in given.items()}}
     record.check_flags(recorded, CHANGEABLE)
+    _check_batches(placement, trainer)
     program = build(settings, given)
     record.open()
     try:
@@ -171,6 +172,12 @@ def run(settings: Settings, **given):
         return result
     finally:
         record.close()
+
+
+def _check_batches(placement, trainer: TrainerConfig) -> None:
+    placement.check_batch("batch_size", trainer.batch_size, trainer.gradient_accumulation)
+    if trainer.eval_batch_size is not None:
+        placement.check_batch("eval_batch_size", trainer.eval_batch_size)
 
 
 def _status_if_possible(record, state: str, error: BaseException) -> None:
@@ -234,6 +241,7 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
         raise InputError(f"--workdir={path} is no run directory: it has no flags.txt.")
     settings = parse([f"--flagfile={path / 'flags.txt'}", *overrides])
     placement = prepare_devices(settings.trainer)
+    _check_batches(placement, settings.trainer)
     program = build(settings)
     status = read_json(path / "status.json") or {}
     step = choose(path, checkpoint, status.get("best_step"))
@@ -261,6 +269,5 @@ def evaluate(workdir: str, split: str = "test", checkpoint: str = "best", overri
     settings, program, placement, step, state = restore(workdir, checkpoint, overrides)
     if split not in program.data.splits:
         raise InputError(f"--split={split}: this dataset has {', '.join(program.data.splits)}.")
-    batch = settings.trainer.eval_batch_size or settings.trainer.batch_size
-    placement.check_batch("eval_batch_size", batch)
-    return step, Evaluator(program, placement, batch).metrics(state, split)
+    batch_size = settings.trainer.eval_batch_size or settings.trainer.batch_size
+    return step, Evaluator(program, placement, batch_size).metrics(state, split)

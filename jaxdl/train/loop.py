@@ -52,7 +52,6 @@ def train(program: Program, config: TrainerConfig, placement: Placement, record:
     """Trains to the end, or until asked to stop.
 
     Raises:
-      InputError: the batch does not divide by the devices and microbatches.
       RunError: the loss was not finite, no checkpoint could be read, bad data, or the disk is full.
     """
     with Signals() as signals:
@@ -64,9 +63,6 @@ class _Loop:
 
     def __init__(self, program, config, placement, record, signals):
         self.program, self.config, self.placement, self.record, self.signals = program, config, placement, record, signals
-        placement.check_batch("batch_size", config.batch_size, config.gradient_accumulation)
-        eval_batch = config.eval_batch_size or config.batch_size
-        placement.check_batch("eval_batch_size", eval_batch)
         splits = program.data.splits
         self.pipeline = Pipeline(
             splits["train"],
@@ -76,7 +72,8 @@ class _Loop:
             collate=program.data.collate,
         )
         self.feed = make_feed(self.pipeline, placement, config)
-        self.evaluator = Evaluator(program, placement, eval_batch, keep=bool(self.feed.resident))
+        eval_batch_size = config.eval_batch_size or config.batch_size
+        self.evaluator = Evaluator(program, placement, eval_batch_size, keep=bool(self.feed.resident))
         self.held_out = [split for split in splits if split != "train"]
         self.metric, self.mode = program.task.selection
         self.selects = "validation" in splits
@@ -222,7 +219,7 @@ class _Loop:
             if self.step % self.config.log_every == 0 or self.step == total:
                 self._log(token)
             stop = self._asked_to_stop()
-            pause = self._evaluation_due() or self.step % self.checkpoint_every == 0
+            pause = self._evaluation_due() or self.step % self.checkpoint_every == 0 or self.step == total
             if not (pause or stop is not None or self.frozen):
                 continue
             self.watchdog.at(f"training at step {self.step}")
