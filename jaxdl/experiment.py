@@ -137,7 +137,7 @@ def run(settings: Settings, **given):
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         trainer = dataclasses.replace(trainer, workdir=str(pathlib.Path("runs") / f"{settings.title}-{stamp}"))
     placement = prepare_devices(trainer)
-    record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0)
+    record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0, tensorboard=trainer.tensorboard)
     recorded = {**settings.flags, **{name: f"(from Python) {type(part).__name__}" for name, part in given.items()}}
     record.check_flags(recorded, CHANGEABLE)
     _check_batches(placement, trainer)

@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from absl import logging
+
 from jaxdl.errors import InputError, RunError
 
 
 def main(command: Callable[[Sequence[str]], int | None]) -> None:
     """Calls a command with the arguments, and leaves with its exit status."""
+    # Orbax logs each failed write with the stacks of its threads; the error itself reaches us, and is told below.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     try:
         status = command(sys.argv[1:])
     except InputError as error:

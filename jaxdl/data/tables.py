@@ -23,7 +23,7 @@ class _Own(SplitFlags):
     Attributes:
       path: the file, relative to --data_dir.
       standardize: inputs to mean 0 and standard deviation 1, by the statistics of the training split.
-      standardize_targets: the targets of a regression, too; metrics are then in that unit.
+      standardize_targets: the targets of a regression, too; metrics stay in the original unit.
     """
 
     path: str = ""

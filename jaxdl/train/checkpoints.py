@@ -4,6 +4,7 @@ A checkpoint that does not read back is set aside under `checkpoints/damaged/`, 
 is used. Directories are named by step; one that is not finished never gets its name.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -85,19 +86,33 @@ class Checkpoints:
     def save(self, step: int, tree: Any) -> None:
         """Starts to write `tree`; returns when its arrays may change again, not when they are on disk."""
         if step not in self.steps():
-            with guard_disk(self.directory):
+            with self._writing():
                 self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk. Raises: RunError, when it could not be written."""
-        try:
-            with guard_disk(self.directory):
-                self._manager.wait_until_finished()
-        except ValueError as error:  # how tensorstore says that a file could not be written
-            raise RunError(f"{self.directory} cannot be written: {str(error).splitlines()[0]}") from error
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends the threads. What could not be written was told by the `save` or `wait` before."""
+        try:
+            self._manager.close()
+        except (OSError, ValueError) as error:
+            logging.debug("closing %s: %s", self.directory, error)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Turns what Orbax and tensorstore raise when a file cannot be written into one line."""
+        try:
+            with guard_disk(self.directory):
+                yield
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            if "writing" not in reason:
+                raise
+            reason = reason.rpartition(": ")[2].partition(" [")[0]
+            raise RunError(f"{self.directory} cannot be written: {reason}. What was saved before is whole.") from error
 
     def steps(self) -> list[int]:
         """The steps of finished checkpoints, in order."""

@@ -29,9 +29,10 @@ class RunDirectory:
     would write does nothing.
     """
 
-    def __init__(self, path: str | os.PathLike, *, writer: bool = True):
+    def __init__(self, path: str | os.PathLike, *, writer: bool = True, tensorboard: bool = True):
         self.path = pathlib.Path(path).expanduser().absolute()
         self.writer = writer
+        self._write_events = tensorboard
         self._lock = None
         self._status_lock = threading.Lock()  # the watchdog's heartbeat writes, too
         self._status: dict[str, Any] = {}
@@ -134,6 +135,8 @@ class RunDirectory:
         if path.exists():
             kept = [record for record in read_metrics(self.path) if record["step"] <= step]
             self._write("metrics.jsonl", "".join(_json_line(record) for record in kept))
+        if not self._write_events:
+            return
         with guard_disk(self.path):
             from tensorboardX import SummaryWriter  # only a run writes events: keep it out of every other import
 
@@ -186,7 +189,7 @@ def guard_disk(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG):
             raise RunError(f"{path} cannot be written: {error.strerror}. What was saved before is whole.") from error
         raise
 
