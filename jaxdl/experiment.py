@@ -154,6 +154,8 @@ def run(settings: Settings, **given):
         record.write_flags(settings.flags, _flags_comment(record.path, given))
         if changes and jax.process_index() == 0:
             print(f"continuing {record.path} with changes: {'; '.join(changes)}", flush=True)
+        if jax.process_index() == 0:
+            print(f"{settings.title}: {program.total_steps} steps into {record.path}", flush=True)
         try:
             result = loop.train(program, trainer, placement, record)
             record.status(

@@ -108,8 +108,8 @@ class _Loop:
             quiet=jax.process_index() != 0,
         )
         try:
-            begun = f"from step {self.step}" if self.step else f"{self.record.path}"
-            self.progress.say(f"compiled in {self.compile_seconds:.1f} s; training {begun} to step {self.program.total_steps}")
+            begun = f", from the checkpoint at step {self.step}" if self.step else ""
+            self.progress.say(f"compiled in {self.compile_seconds:.1f} s{begun}")
             status = self._steps()
             self._flush()
             return self._finish(status)
@@ -293,7 +293,9 @@ class _Loop:
             evaluated = self._evaluate()
             for split, values in evaluated.items():
                 self._append(self.step, split, values)
-                self.progress.say(f"step {self.step}  {split}: {format_values(values)}")
+            first = {self.metric: None, "loss": None}  # the rest stands in metrics.jsonl, and is told at the end
+            said = [f"{split}: {format_values({n: v[n] for n in first if n in v})}" for split, v in evaluated.items()]
+            self.progress.say("   ".join([f"step {self.step}", *said]))
         self._save()
         self.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
         self.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})

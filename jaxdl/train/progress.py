@@ -30,7 +30,7 @@ class Progress:
         self._last_line = self._began = time.monotonic()
         self._first = self._step = initial
         self._postfix = self._rate = ""
-        layout = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} {postfix} [{elapsed}<{remaining}]"
+        layout = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
         self._bar = tqdm(
             total=total, initial=initial, disable=not self._bar_shown, bar_format=layout, dynamic_ncols=True, mininterval=0.2
         )
@@ -38,7 +38,7 @@ class Progress:
     def advance(self, step: int, steps_per_second: float) -> None:
         """The run has reached `step`; the speed is that of training alone."""
         self._rate = f"{steps_per_second * self._batch_size:,.0f} examples/s"
-        self._bar.set_postfix_str(f"{self._postfix}, {self._rate}", refresh=False)
+        self._bar.set_postfix_str(", ".join(filter(None, (self._postfix, self._rate))), refresh=False)
         self._bar.update(step - self._step)
         self._step = step
 
