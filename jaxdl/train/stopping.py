@@ -1,5 +1,6 @@
 """How a run is asked to stop, and which evaluation was the best."""
 
+import math
 import os
 import signal
 import threading
@@ -36,14 +37,18 @@ class Signals:
 
 
 def best_record(records: Iterable[Mapping[str, Any]], metric: str, mode: str, split: str) -> Mapping[str, Any] | None:
-    """The first of the best evaluation lines of a split; a metric that is missing or not finite counts for nothing."""
-    best = None
+    """The best evaluation line of a split, of equal ones that of lower loss, and then the first.
+
+    A metric that is missing or not finite counts for nothing.
+    """
+    best, best_score = None, None
     for record in records:
-        value = record.get(metric)
-        if record["split"] != split or value is None:
+        value, loss = record.get(metric), record.get("loss")
+        if record["split"] != split or value is None or value != value:
             continue
-        if best is None or (value > best[metric] if mode == "max" else value < best[metric]):
-            best = record
+        score = (value if mode == "max" else -value, -math.inf if loss is None else -loss)
+        if best is None or score > best_score:
+            best, best_score = record, score
     return best
 
 
