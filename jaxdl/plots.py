@@ -38,13 +38,13 @@ def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def learning_curves(records: Iterable[Mapping], metric: str | None = None, best: str | None = None) -> Figure:
+def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_step: int | None = None) -> Figure:
     """Loss, a metric and the learning rate over the steps of one run.
 
     Args:
       records: dictionaries with `step` and `split`, and with `loss`, `metric`, `learning_rate` where there are.
       metric: the metric of the second panel; None or "loss" for no second panel.
-      best: "max" or "min": the validation's best value of the metric is marked and named in the legend.
+      best_step: the step whose validation metric is marked and named in the legend.
     """
     records = list(records)
     names = ["loss"] if metric in (None, "loss") else ["loss", metric]
@@ -65,8 +65,8 @@ def learning_curves(records: Iterable[Mapping], metric: str | None = None, best:
                 marker = "D" if split == "test" else "o"
                 axes.plot(steps, values, color=color, marker=marker, markersize=4, linewidth=1.4, label=split)
         steps, values = _series(records, "validation", name)
-        if best and name == (metric or "loss") and len(steps):
-            at = int(values.argmax() if best == "max" else values.argmin())
+        if name == (metric or "loss") and best_step in list(steps):
+            at = list(steps).index(best_step)
             label = f"best: {values[at]:.4g} at step {int(steps[at]):,}"
             axes.plot(steps[at], values[at], "o", markersize=10, fillstyle="none", color=BLACK, zorder=5, label=label)
         if name == "loss" and drawn:

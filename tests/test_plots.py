@@ -34,9 +34,9 @@ def reliability():
 
 
 FIGURES = {
-    "learning_curves": lambda: plots.learning_curves(RECORDS, "accuracy", "max"),
-    "learning_curves, loss only": lambda: plots.learning_curves(RECORDS[-4:], best="min"),
-    "learning_curves, nothing": lambda: plots.learning_curves([], "accuracy", "max"),
+    "learning_curves": lambda: plots.learning_curves(RECORDS, "accuracy", 200),
+    "learning_curves, loss only": lambda: plots.learning_curves(RECORDS[-4:], best_step=200),
+    "learning_curves, nothing": lambda: plots.learning_curves([], "accuracy", 200),
     "comparison": lambda: plots.comparison(
         {f"activation={i:02}": [(STEPS, _rng.random(100)) for _ in range(3)] for i in range(22)},
         "accuracy",
@@ -74,7 +74,7 @@ def test_nothing_is_cut_off_at_the_edge(name):
 
 
 def test_learning_curves_draw_the_records():
-    figure = plots.learning_curves(RECORDS, "accuracy", "max")
+    figure = plots.learning_curves(RECORDS, "accuracy", 200)
     loss, accuracy, rate = figure.axes
     lines = {line.get_label(): line for line in accuracy.lines}
     np.testing.assert_array_equal(lines["validation"].get_xydata(), [[100, 0.3], [200, 0.7], [300, 0.6]])

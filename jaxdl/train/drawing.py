@@ -15,7 +15,8 @@ def draw(record: RunDirectory, program: Program, placement, trainer: TrainerConf
 
     if jax.process_index() != 0:
         return
-    record.figure("learning_curves", plots.learning_curves(read_metrics(record.path), *program.task.selection), result.step)
+    curves = plots.learning_curves(read_metrics(record.path), program.task.selection[0], result.best_step)
+    record.figure("learning_curves", curves, result.step)
     splits = program.data.splits
     split = next((name for name in ("test", "validation") if name in splits), "train")
     evaluator = Evaluator(program, placement, trainer.eval_batch_size or trainer.batch_size)

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jaxdl.data.pipeline import Pipeline
 from jaxdl.errors import RunError
 from jaxdl.scaling.flops import xla_flops
+from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import Placement
 from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.environment import describe
@@ -381,10 +382,18 @@ class _Loop:
     def _speed(self) -> float:
         return round(self.steps_timed / self.seconds, 3) if self.seconds else 0.0
 
+    def _mfu(self) -> float | None:
+        """Model FLOPs utilisation: the share of the devices' peak that the steps took; None where either is not known."""
+        peak = peak_flops(self.placement.mesh.devices.flat[0])
+        if peak is None or self.flops is None or not self.seconds:
+            return None
+        return round(self.flops * self._speed() / (peak * self.placement.num_shards), 4)
+
     def _finish(self, status: int) -> Result:
         """Waits for the last checkpoint and gathers the result."""
         self.watchdog.at("finishing the last checkpoint")
         self.checkpoints.wait()
+        self.record.status(steps_per_second=self._speed(), seconds=round(self.seconds, 3), mfu=self._mfu())
         if self.profiling:
             jax.profiler.stop_trace()
         best = self._best()
