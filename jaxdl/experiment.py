@@ -138,13 +138,12 @@ def run(settings: Settings, **given):
         trainer = dataclasses.replace(trainer, workdir=str(pathlib.Path("runs") / f"{settings.title}-{stamp}"))
     placement = prepare_devices(trainer)
     record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0, tensorboard=trainer.tensorboard)
-    recorded = {**settings.flags, **{name: f"(from Python) {type(part).__name__}" for name, part in given.items()}}
-    record.check_flags(recorded, CHANGEABLE)
+    record.check_flags(settings.flags, CHANGEABLE)
     _check_batches(placement, trainer)
     program = build(settings, given)
     record.open()
     try:
-        changes = record.check_flags(recorded, CHANGEABLE)
+        changes = record.check_flags(settings.flags, CHANGEABLE)
         reached = max(finished_steps(record.path), default=0)
         if reached > program.total_steps:
             raise InputError(

@@ -250,7 +250,7 @@ class Program:
         )
         finite = jnp.isfinite(loss) & all_finite(gradient)
         prefix = "" if len(self.task.players) == 1 else f"{player}/"
-        metrics[f"{prefix}gradient_norm"] = Mean.of_sums(optax.global_norm(gradient), 1.0)
+        metrics[f"{prefix}gradient_norm"] = Mean.of_sums(optax.tree.norm(gradient), 1.0)
         metrics[f"{prefix}learning_rate"] = Last.of(learning_rate(state.step, opt_state))
         if state.loss_scale is not None:
             # An overflow that a smaller scale can cure is no divergence: leave the update out and scale down.
