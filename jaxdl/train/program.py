@@ -18,6 +18,7 @@ from jaxdl.layers.batch_axis import batch_context, batch_sum
 from jaxdl.losses import penalty
 from jaxdl.metrics import Last, Mean
 from jaxdl.optimizers import Update, build_optimizer, ema_update
+from jaxdl.paths import weight_mask
 from jaxdl.tasks.base import Task
 from jaxdl.train.precision import LossScale, all_finite, cast_floats
 
@@ -126,7 +127,8 @@ class Program:
             metrics |= player_metrics
             finite &= player_finite
         if self.update.ema_decay is not None:
-            new = new.replace(ema=ema_update(state.ema, new.params, self.update.ema_decay, state.step))
+            average = ema_update(state.ema, new.params, self.update.ema_decay, state.step, self.update.ema_debias)
+            new = new.replace(ema=average)
         return self._guard(state, new.replace(step=state.step + 1), metrics, finite)
 
     def evaluate(self, state: TrainState, batch: Batch) -> Metrics:
@@ -239,7 +241,8 @@ class Program:
         own = self._own(player, state.params)
         l1, l2 = self.update.l1_penalty, self.update.l2_penalty
         if not all(isinstance(factor, (int, float)) and factor == 0 for factor in (l1, l2)):
-            cost, slope = jax.value_and_grad(lambda p: penalty(p, l1, l2))(own)
+            mask = weight_mask(own, self.update.weight_decay_mask)
+            cost, slope = jax.value_and_grad(lambda p: penalty(p, l1, l2, mask))(own)
             loss, gradient = loss + cost, jax.tree.map(jnp.add, gradient, slope)
         optimizer, learning_rate = self._optimizer(player, state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state[player], own, value=loss, step=state.step)

@@ -100,6 +100,29 @@ def test_numbers_may_be_traced():
         assert_close(jax.tree.map(lambda x, i=index: x[i], together), alone, rtol=2e-4, atol=1e-5)
 
 
+def test_penalties_are_in_the_gradient_and_spare_biases():
+    plain, penalised = build("--optimizer=sgd"), build("--optimizer=sgd", "--l1_penalty=0.1", "--l2_penalty=0.5")
+    start = plain.init(0, batches(1)[0])
+    ours, theirs = (jax.jit(program.step)(start, batches(1)[0])[0].params for program in (penalised, plain))
+    for path, before in jax.tree_util.tree_leaves_with_path(start.params):
+        name = jax.tree_util.keystr(path)
+        expected = 0 if "bias" in name else -1e-3 * (0.1 * jnp.sign(before) + 0.5 * before)
+        difference = dict(jax.tree_util.tree_leaves_with_path(ours))[path] - dict(jax.tree_util.tree_leaves_with_path(theirs))[path]
+        np.testing.assert_allclose(difference, jnp.broadcast_to(expected, before.shape), atol=1e-7)
+
+
+def test_averages_of_parameters_serve_in_evaluation():
+    for flags, expected in (([], 0.9), (["--ema_debias"], 0.0)):
+        program = build("--ema_decay=0.9", *flags)
+        start = program.init(0, batches(1)[0])
+        after, _ = jax.jit(program.step)(start, batches(1)[0])
+        mixed = jax.tree.map(lambda old, new: expected * old + (1 - expected) * new, start.params, after.params)
+        assert_close(after.ema, mixed, rtol=1e-5, atol=1e-7)
+        outputs = program.predict(after, batches(1)[0])
+        assert_close(outputs, program.predict(after.replace(params=start.params), batches(1)[0]), rtol=0)
+        assert not np.array_equal(outputs, program.predict(after.replace(ema=start.params), batches(1)[0]))
+
+
 def nonfinite_batch():
     return {"inputs": np.full((16, 8, 8, 1), np.nan, np.float32), "labels": np.zeros(16, np.int32)}
 
