@@ -1,0 +1,1 @@
+"""What models cost, and how their loss falls with it."""

@@ -1,0 +1,200 @@
+"""What every model has in common, in tables over the catalog."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdl.errors import InputError
+from jaxdl.models import MODELS, create
+from jaxdl.scaling.flops import model_shapes, parameter_count
+from tests.models.variables import random_variables
+
+# v1: torchvision's counts for ImageNet; He et al. 2015, table 6 (0.27M, 0.46M, 0.66M, 0.85M, 1.7M) for CIFAR-10.
+# v2 for ImageNet: that of ResNet-50 is timm's resnetv2_50.
+PARAMETERS = {
+    "linear_regression": 10 + 1,
+    "softmax_regression": 784 * 10 + 10,
+    "perceptron": 10 + 1,
+    "mlp": 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10,
+    "cnn": 9 * 32 + 2 * 32 + 9 * 32 * 64 + 2 * 64 + 2 * 2 * 64 * 10 + 10,
+    "lenet5": 61_706,
+    "resnet": 25_557_032,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet18_v2": 11_687_720,
+    "resnet34_v2": 21_795_880,
+    "resnet50_v2": 25_549_352,
+    "resnet101_v2": 44_541_480,
+    "resnet152_v2": 60_185_128,
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+    "resnet20_v2": 269_722,
+    "resnet32_v2": 464_154,
+    "resnet44_v2": 658_586,
+    "resnet56_v2": 853_018,
+    "resnet110_v2": 1_727_962,
+}
+
+_TINY_RESNET = {"num_outputs": 3, "stage_sizes": (1, 1), "width": 4}
+
+# Each architecture, as small as it goes: (name, hyperparameters, shape of an example, rates at which it drops).
+TINY = {
+    "linear_regression": ("linear_regression", {"num_outputs": 3}, (5,), ()),
+    "softmax_regression": ("softmax_regression", {"num_outputs": 3}, (4, 4, 1), ()),
+    "perceptron": ("perceptron", {"num_outputs": 3}, (5,), ()),
+    "mlp": ("mlp", {"num_outputs": 3, "widths": (8, 6)}, (4, 4, 1), ("dropout_rate", "drop_connect_rate")),
+    "mlp rrelu": ("mlp", {"num_outputs": 3, "widths": (8,), "activation": "rrelu"}, (5,), ("dropout_rate",)),
+    "mlp batch": ("mlp", {"num_outputs": 3, "widths": (8,), "normalization": "batch"}, (5,), ("dropout_rate",)),
+    "cnn": ("cnn", {"num_outputs": 3, "widths": (4, 6)}, (8, 8, 1), ("dropout_rate",)),
+    "lenet5": ("lenet5", {}, (28, 28, 1), ("dropout_rate",)),
+    "resnet18": ("resnet18", _TINY_RESNET, (17, 17, 3), ("stochastic_depth_rate", "dropout_rate")),
+    "resnet50": ("resnet50", _TINY_RESNET, (16, 16, 3), ("stochastic_depth_rate", "dropout_rate")),
+    "resnet50_v2": ("resnet50_v2", _TINY_RESNET, (16, 16, 3), ("stochastic_depth_rate",)),
+    "resnet20": ("resnet20", _TINY_RESNET, (9, 9, 3), ("stochastic_depth_rate",)),
+    "resnet20_v2": ("resnet20_v2", {**_TINY_RESNET, "normalization": "layer"}, (9, 9, 3), ("dropout_rate",)),
+}
+
+RNGS = {"dropout": jax.random.key(3)}
+
+
+@functools.cache
+def built(case):
+    """(model, variables, inputs of 4 examples, the names of its rates)."""
+    name, hyperparameters, shape, rates = TINY[case]
+    model = create(name, **hyperparameters)
+    inputs = jax.random.normal(jax.random.key(1), (4, *shape))
+    return model, random_variables(model, shape), inputs, rates
+
+
+def differs_between_training_and_evaluation(model):
+    return getattr(model, "normalization", "none") == "batch" or getattr(model, "activation", "") == "rrelu"
+
+
+@functools.cache
+def evaluated(case):
+    model, variables, inputs, _ = built(case)
+    return jax.jit(functools.partial(model.apply, train=False))(variables, inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_count_is_the_papers_and_outputs_are_one_vector_for_each_example(name):
+    model = create(name)
+    inputs = jnp.zeros((2, *MODELS[name].input_shape))
+    outputs, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), inputs, train=False))
+    assert parameter_count(variables) == PARAMETERS[name]
+    assert (outputs.shape, outputs.dtype) == ((2, model.num_outputs), jnp.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_hyperparameter_has_a_default_and_a_line_of_help(name):
+    model = MODELS[name].load()
+    for field in dataclasses.fields(model):
+        if field.name not in ("parent", "name"):
+            assert field.default is not dataclasses.MISSING
+            assert f"\n      {field.name}: " in model.__doc__
+
+
+def test_every_architecture_is_in_the_table():
+    assert {MODELS[name].load() for name, *_ in TINY.values()} == {entry.load() for entry in MODELS.values()}
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_jit_equals_no_jit(case):
+    model, variables, inputs, _ = built(case)
+    # Fused and unfused sums differ by rounding: some ten layers of sums of up to some hundred terms near one.
+    np.testing.assert_allclose(evaluated(case), model.apply(variables, inputs, train=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_evaluation_treats_each_row_alone(case):
+    model, variables, inputs, _ = built(case)
+    order = jnp.array([2, 0, 3])
+    outputs = jax.jit(functools.partial(model.apply, train=False))(variables, inputs[order])
+    np.testing.assert_allclose(outputs, evaluated(case)[order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_without_dropping_or_batch_statistics_training_is_evaluation(case):
+    model, variables, inputs, _ = built(case)
+    train = jax.jit(functools.partial(model.apply, train=True, rngs=RNGS, mutable=["batch_stats"]))
+    outputs, state = train(variables, inputs)
+    # Which of the two it is depends on normalisation and activation alone.
+    assert np.allclose(outputs, evaluated(case), rtol=1e-4, atol=1e-5) != differs_between_training_and_evaluation(model)
+    assert bool(state) == ("batch_stats" in variables)
+
+
+@pytest.mark.parametrize(("case", "rate"), [(case, rate) for case, (*_, rates) in TINY.items() for rate in rates])
+def test_a_rate_acts_in_training_only_and_may_be_traced(case, rate):
+    model, variables, inputs, _ = built(case)
+
+    def apply(rate_value, train):
+        changed = model.clone(**{rate: rate_value})
+        return changed.apply(variables, inputs, train=train, rngs=RNGS, mutable=["batch_stats"])[0]
+
+    evaluation = jax.jit(lambda: apply(0.5, False))()
+    np.testing.assert_allclose(evaluation, evaluated(case), rtol=1e-4, atol=1e-5)
+    traced = jax.jit(jax.vmap(lambda rate_value: apply(rate_value, True)))(jnp.array([0.0, 0.5]))
+    assert not np.allclose(traced[0], traced[1], atol=1e-3)
+    for number, outputs in zip((0.0, 0.5), traced):
+        np.testing.assert_allclose(outputs, jax.jit(lambda: apply(number, True))(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "rate"), [(case, rate) for case, (*_, rates) in TINY.items() for rate in rates])
+def test_a_rate_leaves_the_parameters_as_they_are(case, rate):
+    model, variables, *_ = built(case)
+    changed = model_shapes(model.clone(**{rate: 0.5}), TINY[case][2])
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, changed)
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_every_parameter_gets_a_gradient(case):
+    model, variables, inputs, _ = built(case)
+    weights = jax.random.normal(jax.random.key(5), (4, model.num_outputs))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        state = {**variables, "params": params}
+        outputs, _ = model.apply(state, inputs, train=True, rngs=RNGS, mutable=["batch_stats"])
+        return (outputs * weights).sum()
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(variables["params"])):
+        assert jnp.isfinite(leaf).all() and (leaf != 0).any(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_bfloat16_in_is_bfloat16_out(case):
+    model, variables, inputs, _ = built(case)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables["params"])
+    outputs = jax.eval_shape(
+        functools.partial(model.apply, train=False), {**variables, "params": half}, inputs.astype(jnp.bfloat16)
+    )
+    assert outputs.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("resnet5", {}, "no model is called 'resnet5'. Did you mean 'resnet"),
+        ("mlp", {"width": (3,)}, "model 'mlp' has no hyperparameter 'width'. Did you mean 'widths'"),
+        ("resnet50", {"parent": "x"}, "no hyperparameter 'parent'"),
+    ],
+)
+def test_bad_names(name, hyperparameters, message):
+    with pytest.raises(InputError, match=message):
+        create(name, **hyperparameters)
+
+
+def test_hyperparameters_override_those_of_the_name():
+    assert create("resnet18").stage_sizes == (2, 2, 2, 2)
+    assert create("resnet18", stage_sizes=(1,), num_outputs=7).stage_sizes == (1,)
