@@ -77,6 +77,7 @@ class Overhead:
             **{"dataset": "arrays", "dataset.path": path, "dataset.test_fraction": 0, "dataset.validation_fraction": 0},
             **{"steps": self.steps, "batch_size": self.batch_size, "log_every": LOG_EVERY, "workdir": workdir},
             "compilation_cache": "none",  # both compile
+            "plots": "false",  # the bare loop draws none
         }
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         _, measured = run_process(["launch.train", *arguments, *train_flags])

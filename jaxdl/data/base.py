@@ -80,15 +80,18 @@ def moments(source: sources.Source, name: str = "inputs", limit: int | None = No
     Returns:
       mean, std: float32 [last axis]. A constant feature has std 1, so that standardising leaves it at 0.
     """
-    from sklearn.preprocessing import StandardScaler  # merges chunks exactly (Chan et al. 1983); slow to import
-
-    scaler = StandardScaler()
     size = len(source) if limit is None else min(limit, len(source))
+    count, mean, deviations = 0, 0.0, 0.0
     for rows in sources.chunks(size):
         values = sources.read(source, rows * len(source) // size)[name]
-        values = values.reshape(-1, values.shape[-1]).astype(np.float64)
-        scaler.partial_fit(values)
-    unit = 255 if sources.read(source, np.arange(1))[name].dtype == np.uint8 else 1
-    # A constant byte has scale 1 byte; in [0, 1] it must stay 1.
-    std = np.where(scaler.var_ == 0, 1, scaler.scale_ / unit)
-    return (scaler.mean_ / unit).astype(np.float32), std.astype(np.float32)
+        unit = 255 if values.dtype == np.uint8 else 1
+        values = values.reshape(-1, values.shape[-1]).astype(np.float64) / unit
+        # Chan, Golub and LeVeque 1979, (2.1): chunks merged without cancellation.
+        added, shift = len(values), values.mean(axis=0) - mean
+        deviations += ((values - values.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * count * added / (count + added)
+        mean, count = mean + shift * added / (count + added), count + added
+    variance = deviations / count
+    # The variance that rounding alone gives a constant feature, as scikit-learn bounds it (Chan et al., section 3).
+    rounding = count * np.finfo(np.float64).eps
+    constant = variance <= rounding * variance + (rounding * mean) ** 2
+    return mean.astype(np.float32), np.where(constant, 1, np.sqrt(variance)).astype(np.float32)

@@ -31,12 +31,12 @@ def hold_out(
     Returns:
       The rows that stay [n - count], and those taken [count].
     """
-    from sklearn.model_selection import train_test_split
-
     if count == 0:
         return rows, rows[:0]
     if ordered:
         return rows[:-count], rows[-count:]
+    from sklearn.model_selection import train_test_split  # takes a second and 70 MB to import
+
     kept, taken = train_test_split(rows, test_size=count, random_state=seed % 2**32, stratify=labels)
     return np.sort(kept), np.sort(taken)
 
@@ -62,6 +62,11 @@ def forward_chaining(rows: np.ndarray, folds: int, fold: int) -> tuple[np.ndarra
     from sklearn.model_selection import TimeSeriesSplit
 
     return _fold(TimeSeriesSplit(folds), rows, fold)
+
+
+def _subset(source: Source, rows: np.ndarray) -> Source:
+    """The rows of a source; the source itself, and no copy of it later, where they are all of them."""
+    return source if len(rows) == len(source) else Subset(source, rows)
 
 
 def _fold(splitter, rows, fold, labels=None):
@@ -121,7 +126,7 @@ class ValidationFlags:
         if len(train) == 0:
             raise InputError(f"validation and test fractions leave no training example of {number}.")
         parts = {"train": train, "validation": held, "test": tested}
-        return {name: Subset(source, chosen) for name, chosen in parts.items() if len(chosen)}
+        return {name: _subset(source, chosen) for name, chosen in parts.items() if len(chosen)}
 
     def _check(self, labels: np.ndarray | None) -> None:
         if self.folds == 1 or (self.folds and self.fold >= self.folds) or (self.fold and not self.folds):

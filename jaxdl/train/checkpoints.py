@@ -11,7 +11,6 @@ import shutil
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -52,6 +51,8 @@ def read_state(workdir: pathlib.Path, step: int, like: Any) -> Any:
     Raises:
       InputError: the checkpoint cannot be read.
     """
+    import orbax.checkpoint as ocp
+
     sharded = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), like)
     arguments = ocp.args.PyTreeRestore(item={"state": like}, restore_args={"state": sharded}, partial_restore=True)
     path = pathlib.Path(workdir) / "checkpoints" / str(step) / "default"
@@ -74,6 +75,9 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
+        import orbax.checkpoint as ocp  # 24 MB and half a second: not before the step is compiled
+
+        self._orbax = ocp
         options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
         with guard_disk(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -87,7 +91,7 @@ class Checkpoints:
         """Starts to write `tree`; returns when its arrays may change again, not when they are on disk."""
         if step not in self.steps():
             with self._writing():
-                self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+                self._manager.save(step, args=self._orbax.args.StandardSave(tree), force=True)
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk. Raises: RunError, when it could not be written."""
@@ -141,7 +145,7 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """The tree of one checkpoint."""
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        return self._manager.restore(step, args=self._orbax.args.StandardRestore(like))
 
     def discard_after(self, step: int) -> None:
         """Deletes checkpoints later than `step`, which a rolled-back run will write again."""

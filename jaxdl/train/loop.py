@@ -20,6 +20,7 @@ from jaxdl.errors import RunError
 from jaxdl.scaling.flops import xla_flops
 from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import Placement
+from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.environment import describe
 from jaxdl.train.evaluation import Evaluator
@@ -81,7 +82,7 @@ class _Loop:
         per_epoch = math.ceil(len(splits["train"]) / config.batch_size)
         self.eval_every = config.eval_every or per_epoch
         self.checkpoint_every = config.checkpoint_every or self.eval_every
-        self.checkpoints = Checkpoints(record.path, keep=config.keep_checkpoints)
+        self.checkpoints: Checkpoints | None = None  # opened once the step is compiled
         self.pending = collections.deque()  # (step, window, token) whose values are on their way to the host
         self.tokens = collections.deque()  # outputs of the dispatches in flight
         self.seconds = self.steps_timed = 0.0
@@ -97,7 +98,8 @@ class _Loop:
             try:
                 return self._run()
             finally:
-                self.checkpoints.close()
+                if self.checkpoints is not None:
+                    self.checkpoints.close()
 
     def _run(self) -> Result:
         self._start()
@@ -124,8 +126,11 @@ class _Loop:
         example = {name: np.asarray(value[:1]) for name, value in example.items()}
         init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.replicated)
         self.state = init(np.uint32(self.config.seed))
+        memory.release()
         self._compile()
+        memory.release()
         self.watchdog.at("restoring a checkpoint")
+        self.checkpoints = Checkpoints(self.record.path, keep=self.config.keep_checkpoints)
         restored = self.checkpoints.restore_latest(self._saved_tree())
         if restored is not None:
             _, tree = restored

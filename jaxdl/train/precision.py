@@ -36,9 +36,3 @@ class LossScale(flax.struct.PyTreeNode):
 def cast_floats(tree, dtype):
     """Every floating-point array of a tree as `dtype`; the others as they are."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
-
-
-def all_finite(tree) -> jax.Array:
-    """Whether every number of a tree is finite: bool []."""
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return jnp.stack(finite).all() if finite else jnp.bool_(True)

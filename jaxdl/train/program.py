@@ -20,7 +20,7 @@ from jaxdl.metrics import Last, Mean
 from jaxdl.optimizers import Update, build_optimizer, ema_update
 from jaxdl.paths import weight_mask
 from jaxdl.tasks.base import Task
-from jaxdl.train.precision import LossScale, all_finite, cast_floats
+from jaxdl.train.precision import LossScale, cast_floats
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, Any]
@@ -244,6 +244,7 @@ class Program:
             mask = weight_mask(own, self.update.weight_decay_mask)
             cost, slope = jax.value_and_grad(lambda p: penalty(p, l1, l2, mask))(own)
             loss, gradient = loss + cost, jax.tree.map(jnp.add, gradient, slope)
+        norm = optax.tree.norm(gradient)
         optimizer, learning_rate = self._optimizer(player, state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state[player], own, value=loss, step=state.step)
         new = state.replace(
@@ -251,9 +252,9 @@ class Program:
             model_state=model_state,
             opt_state={**state.opt_state, player: opt_state},
         )
-        finite = jnp.isfinite(loss) & all_finite(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         prefix = "" if len(self.task.players) == 1 else f"{player}/"
-        metrics[f"{prefix}gradient_norm"] = Mean.of_sums(optax.tree.norm(gradient), 1.0)
+        metrics[f"{prefix}gradient_norm"] = Mean.of_sums(norm, 1.0)
         metrics[f"{prefix}learning_rate"] = Last.of(learning_rate(state.step, opt_state))
         if state.loss_scale is not None:
             # An overflow that a smaller scale can cure is no divergence: leave the update out and scale down.

@@ -43,7 +43,8 @@ class TrainerConfig:
       prefetch: Batches read ahead, when fed from the host.
       data_threads: Threads that read examples.
       data_workers: Processes that read examples; 0 reads in this one.
-      steps_per_dispatch: The most steps that one dispatch runs, when the data is on the device; adaptive if none.
+      steps_per_dispatch: The most steps that one dispatch runs, when the data is on the device; if none, 1 on a CPU
+        and up to 100 elsewhere, as many as take a quarter of a second.
       mesh: Devices and their axis, such as data:8; all devices if empty.
       parallelism: How the step is spread over the mesh; the numbers do not depend on it.
       coordinator_address: Host and port of process 0, for a run of several processes.

@@ -13,7 +13,7 @@ SOURCE = ArraySource({"row": ROWS})
 
 
 def _rows(parts):
-    return {name: part.indices for name, part in parts.items()}
+    return {name: getattr(part, "indices", np.arange(len(part))) for name, part in parts.items()}
 
 
 def _covers_once(parts):

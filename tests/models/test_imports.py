@@ -17,7 +17,8 @@ MODULES = [
     for package in (jaxdl.layers, jaxdl.models)
     for module in pkgutil.iter_modules(package.__path__)
 ]
-MODEL_FILES = [name for name in MODULES if name.startswith("jaxdl.models.")]
+MODEL_FILES = sorted({entry.module for entry in jaxdl.models.MODELS.values()})
+LAYER_FILES = [name for name in MODULES if name.startswith("jaxdl.layers.")]
 
 
 def loaded_by(code):
@@ -32,7 +33,7 @@ def jax_and_flax():
     return {name.partition(".")[0] for name in loaded_by("import jax, flax.linen")}
 
 
-@pytest.mark.parametrize("code", ["from jaxdl.models.resnet import ResNet", "import " + ", ".join(MODULES)])
+@pytest.mark.parametrize("code", ["from jaxdl.models.resnet import ResNet", "import " + ", ".join(LAYER_FILES + MODEL_FILES)])
 def test_models_bring_jax_and_flax_along_and_nothing_else(code, jax_and_flax):
     loaded = loaded_by(code)
     assert {name.partition(".")[0] for name in loaded} - jax_and_flax == {"jaxdl"}
