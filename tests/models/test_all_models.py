@@ -1,6 +1,7 @@
 """What every model has in common, in tables over the catalog."""
 
 import dataclasses
+import inspect
 import functools
 
 import jax
@@ -101,7 +102,7 @@ def test_every_hyperparameter_has_a_default_and_a_line_of_help(name):
     for field in dataclasses.fields(model):
         if field.name not in ("parent", "name"):
             assert field.default is not dataclasses.MISSING
-            assert f"\n      {field.name}: " in model.__doc__
+            assert f"\n  {field.name}: " in inspect.getdoc(model)
 
 
 def test_every_architecture_is_in_the_table():

@@ -10,6 +10,7 @@ from jaxdl import experiment
 from jaxdl.data.base import Data
 from jaxdl.data.sources import ArraySource
 from jaxdl.errors import InputError, RunError
+from jaxdl.train import loop
 from jaxdl.train.record import read_metrics
 
 BASE = [
@@ -110,7 +111,7 @@ def test_early_stopping_keeps_the_best_and_stays_stopped(tmp_path):
     result = run(tmp_path, *flags)
     assert result.step < 2000
     evaluated = [e for e in read_metrics(tmp_path) if e["split"] == "validation"]
-    best = max(evaluated, key=lambda entry: entry["accuracy"])
+    best = max(evaluated, key=lambda entry: (entry["accuracy"], -entry["loss"]))
     assert result.best_step == best["step"] and result.metrics["validation"]["accuracy"] == best["accuracy"]
     assert len([e for e in evaluated if e["step"] > best["step"]]) == 3
     assert (tmp_path / "checkpoints" / str(best["step"])).is_dir()
@@ -191,3 +192,16 @@ def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path, flags, m
         experiment.run(experiment.parse([*kept, f"--workdir={tmp_path / 'run'}", *flags]))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_loop_moves_nothing_unasked(tmp_path, monkeypatch):
+    """A hidden transfer between host and device, such as a Python number among the arguments of a step, raises."""
+    steps = loop._Loop._steps
+
+    def guarded(self):
+        with jax.transfer_guard("disallow"):
+            return steps(self)
+
+    monkeypatch.setattr(loop._Loop, "_steps", guarded)
+    for mode in ("device", "host"):
+        assert run(tmp_path / mode, f"--data_mode={mode}").step == 40
