@@ -261,7 +261,9 @@ def _attribute_help(cls: type) -> dict[str, str]:
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         doc = base.__dict__.get("__doc__") or ""
-        section = re.search(r"^[ \t]*Attributes:[ \t]*\n(.*?)(?=^[ \t]*(?:Args|Returns|Raises|Example)s?:|\Z)", doc, re.M | re.S)
+        section = re.search(
+            r"^[ \t]*Attributes:[ \t]*\n(.*?)(?=^[ \t]*(?:Args|Returns|Raises|Example)s?:|\Z)", doc, re.M | re.S
+        )
         if not section:
             continue
         lines = section[1].splitlines()

@@ -19,6 +19,7 @@ from jaxdl.errors import InputError, RunError
 from jaxdl.settings import Settings, parse
 from jaxdl.train.settings import CHANGEABLE, TrainerConfig
 
+
 def build(settings: Settings, given: Mapping[str, Any] | None = None):
     """The `Program` of a run: its data loaded and checked, its model made.
 
@@ -38,7 +39,9 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None):
     if data is None:
         data = settings.make("dataset").load(trainer.data_dir, trainer.seed)
     if "train" not in data.splits:
-        raise InputError(f"dataset '{settings.names['dataset']}' has no training split; it has {', '.join(data.splits)}.")
+        raise InputError(
+            f"dataset '{settings.names['dataset']}' has no training split; it has {', '.join(data.splits)}."
+        )
     task = given.get("task") or settings.make("task")
     task.check(data)
     model = given.get("model") or _make_model(settings, task.model_fields(data))
@@ -68,7 +71,9 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
     values = dict(settings.values["model"])
     for name, value in fields.items():
         if name not in values:
-            raise InputError(f"model '{settings.names['model']}' has no field {name}, which task '{settings.names['task']}' needs.")
+            raise InputError(
+                f"model '{settings.names['model']}' has no field {name}, which task '{settings.names['task']}' needs."
+            )
         if values[name] is not None and values[name] != value:
             raise InputError(f"--model.{name}={values[name]}: the dataset needs {value}; leave the flag out.")
         values[name] = value
@@ -76,10 +81,12 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
 
 
 def _check_shapes(jax, program, settings: Settings) -> None:
-    """Traces one step without computing it, so that what does not fit is told in a line and before anything is written."""
+    """Traces one step without computing it: what does not fit is told in a line, before anything is written."""
     from jaxdl.data.pipeline import Pipeline
 
-    rows = Pipeline(program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate)
+    rows = Pipeline(
+        program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate
+    )
     example = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in rows.batch(0).items()}
     shapes = {name: tuple(value.shape) for name, value in example.items()}
     try:
@@ -182,7 +189,7 @@ def _check_batches(placement, trainer: TrainerConfig) -> None:
 
 
 def _status_if_possible(record, state: str, error: BaseException) -> None:
-    """Says in status.json how the run ended; on a full disk that, too, may fail, and the first error is the one to tell."""
+    """Says in status.json how the run ended. On a full disk this fails, too, and the first error is the one to tell."""
     try:
         record.status(state=state, error=(str(error) or type(error).__name__).splitlines()[0])
     except RunError:
@@ -190,7 +197,8 @@ def _status_if_possible(record, state: str, error: BaseException) -> None:
 
 
 def _flags_comment(path: pathlib.Path, given: Mapping[str, Any]) -> str:
-    text = f"Every flag of the run {path.name}. To repeat it:\npython -m launch.train --flagfile={path}/flags.txt --workdir=NEW"
+    text = f"Every flag of the run {path.name}. To repeat it:\n"
+    text += f"python -m launch.train --flagfile={path}/flags.txt --workdir=NEW"
     parts = "".join(f"\nIts {name} was given from Python: {type(part).__name__}." for name, part in given.items())
     return text + parts
 
@@ -201,7 +209,9 @@ def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
     from jaxdl.train.progress import format_values
 
     if result.status:
-        command = config.quote_command(["python", "-m", "launch.train", f"--flagfile={record.path}/flags.txt", f"--workdir={record.path}"])
+        command = config.quote_command(
+            ["python", "-m", "launch.train", f"--flagfile={record.path}/flags.txt", f"--workdir={record.path}"]
+        )
         print(f"stopped at step {result.step} of {program.total_steps}, all saved. To go on: {command}", flush=True)
         return
     if trainer.plots:
@@ -246,14 +256,18 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
     program = build(settings)
     status = read_json(path / "status.json") or {}
     step = choose(path, checkpoint, status.get("best_step"))
-    rows = Pipeline(program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate)
+    rows = Pipeline(
+        program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate
+    )
     example = rows.batch(0)
     shapes = jax.eval_shape(lambda seed: program.init(seed, example), np.uint32(0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.replicated), shapes)
     return settings, program, placement, step, read_state(path, step, like)
 
 
-def evaluate(workdir: str, split: str = "test", checkpoint: str = "best", overrides: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+def evaluate(
+    workdir: str, split: str = "test", checkpoint: str = "best", overrides: Sequence[str] = ()
+) -> tuple[int, dict[str, Any]]:
     """Metrics of a run directory's checkpoint on a split; nothing is written.
 
     Args:
@@ -267,6 +281,7 @@ def evaluate(workdir: str, split: str = "test", checkpoint: str = "best", overri
       InputError: no run directory, checkpoint or split of that name.
     """
     from jaxdl.train.evaluation import Evaluator
+
     settings, program, placement, step, state = restore(workdir, checkpoint, overrides)
     if split not in program.data.splits:
         raise InputError(f"--split={split}: this dataset has {', '.join(program.data.splits)}.")

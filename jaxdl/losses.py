@@ -54,9 +54,7 @@ def softmax_cross_entropy(
     return (1 - label_smoothing) * cross_entropy - label_smoothing * log_probabilities.mean(axis=-1)
 
 
-def sigmoid_cross_entropy(
-    logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0
-) -> jax.Array:
+def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array = 0.0) -> jax.Array:
     """Cross-entropy between labels and the sigmoid of the logits, elementwise: `softmax_cross_entropy` of (0, logit).
 
         loss = -q log sigmoid(logit) - (1 - q) log sigmoid(-logit)     q = (1 - eps) label + eps / 2

@@ -433,4 +433,3 @@ def _parse_scale(text: str) -> tuple[str, float]:
             f"--learning_rate_scales: '{text}' is not pattern=factor with a factor of at least 0, such as Dense_0=0.1."
         )
     return pattern, value
-

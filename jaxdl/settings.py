@@ -28,7 +28,9 @@ def _catalogs() -> dict[str, Mapping[str, Entry]]:
 
 
 SELECTORS = {
-    "model": config.Field("model", None, "The architecture: a name of the catalog, or package.module:Class.", optional=True),
+    "model": config.Field(
+        "model", None, "The architecture: a name of the catalog, or package.module:Class.", optional=True
+    ),
     "task": config.Field("task", "classification", "What is optimised."),
     "dataset": config.Field("dataset", None, "What is learned from.", optional=True),
     "optimizer": config.Field("optimizer", "adam", "The direction of the update."),
@@ -141,7 +143,9 @@ def parse(argv: Sequence[str], given: Sequence[str] = ()) -> Settings:
     _latest_length(values["trainer"], expanded)
     values["trainer"]["data_dir"] = os.path.abspath(os.path.expanduser(values["trainer"]["data_dir"]))
     _check(TrainerConfig(**values["trainer"]))
-    return Settings(names, values, {part.key: part.cls for part in parts}, _as_text(names, parts, values), _title(argv, names))
+    return Settings(
+        names, values, {part.key: part.cls for part in parts}, _as_text(names, parts, values), _title(argv, names)
+    )
 
 
 def _selected(expanded: Sequence[str]) -> dict[str, Any]:
@@ -154,7 +158,9 @@ def _selected(expanded: Sequence[str]) -> dict[str, Any]:
 
 def _latest_length(trainer: dict[str, Any], expanded: Sequence[str]) -> None:
     """Of --steps and --epochs the one given later counts, so that either overrides a flag file's."""
-    given = [name for argument in expanded for name in ("steps", "epochs") if argument.lstrip("-").split("=")[0] == name]
+    given = [
+        name for argument in expanded for name in ("steps", "epochs") if argument.lstrip("-").split("=")[0] == name
+    ]
     said = [name for name in given if trainer[name] is not None]
     if trainer["steps"] is not None and trainer["epochs"] is not None:
         trainer["steps" if said[-1] == "epochs" else "epochs"] = None
@@ -164,7 +170,9 @@ def _check(trainer: TrainerConfig) -> None:
     """What no single flag can say of itself."""
     if trainer.steps is None and trainer.epochs is None:
         raise InputError("give --steps or --epochs, such as --epochs=10.")
-    if trainer.profile_steps and (len(trainer.profile_steps) != 2 or trainer.profile_steps[0] >= trainer.profile_steps[1]):
+    if trainer.profile_steps and (
+        len(trainer.profile_steps) != 2 or trainer.profile_steps[0] >= trainer.profile_steps[1]
+    ):
         raise InputError("--profile_steps: expected the first and the last step, such as 10,20.")
 
 
@@ -181,7 +189,9 @@ def _explain_other_part(message: str, expanded: Sequence[str], names, flag_value
     owners = [name for name, entry in catalog.items() if field in config.fields_of(entry.load(), entry.fields)]
     if not owners:
         return message
-    return f"{kind} '{names[kind]}' has no flag --{flag}; {', '.join(owners[:4])} {'has' if len(owners) == 1 else 'have'}."
+    return (
+        f"{kind} '{names[kind]}' has no flag --{flag}; {', '.join(owners[:4])} {'has' if len(owners) == 1 else 'have'}."
+    )
 
 
 def _as_text(names, parts: Sequence[_Part], values) -> dict[str, str]:

@@ -63,7 +63,10 @@ def make_mesh(spec: str, devices=None) -> Mesh:
         raise InputError(f"--mesh={spec}: expected {DATA}:N with N devices, or {DATA} for all of them.")
     count = int(size) if size else len(devices)
     if not 1 <= count <= len(devices) or (jax.process_count() > 1 and count != len(devices)):
-        raise InputError(f"--mesh={spec}: there are {len(devices)} devices ({devices[0].device_kind}); expected at most that, and all of them with several processes.")
+        raise InputError(
+            f"--mesh={spec}: there are {len(devices)} devices ({devices[0].device_kind}); "
+            "expected at most that, and all of them with several processes."
+        )
     return Mesh(np.asarray(devices[:count]), (DATA,), axis_types=(AxisType.Auto,))
 
 
@@ -96,7 +99,10 @@ class Placement:
             parts = f"{self.num_shards} devices" + (f" x {microbatches} microbatches" if microbatches > 1 else "")
             step = self.num_shards * microbatches
             near = max(step, size // step * step)
-            raise InputError(f"--{name}={size} does not divide by {parts}; --{name}={near} would, and so would --{name}={near + step}.")
+            raise InputError(
+                f"--{name}={size} does not divide by {parts}; "
+                f"--{name}={near} would, and so would --{name}={near + step}."
+            )
 
     def local_rows(self, batch_size: int) -> slice:
         """The rows of a global batch that this process reads: those of its own devices, contiguous."""
@@ -113,7 +119,9 @@ class Placement:
         sharding = self.split(axis)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
-    def parallel(self, function: Callable, batch_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()) -> Callable:
+    def parallel(
+        self, function: Callable, batch_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()
+    ) -> Callable:
         """Compiles a pure function of replicated and batch-split arguments into one with replicated results.
 
         Args:

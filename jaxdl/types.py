@@ -1,6 +1,6 @@
 """Number types with bounds. A dataclass field annotated with one becomes a flag that checks them.
 
-    dropout_rate: Probability = 0.0      # `--model.dropout_rate=1.5` is refused, and told the bounds
+dropout_rate: Probability = 0.0      # `--model.dropout_rate=1.5` is refused, and told the bounds
 """
 
 import dataclasses

@@ -9,7 +9,9 @@ MLP = ["--model=mlp", "--dataset=digits", "--steps=3"]
 
 
 def test_flags_repeat_exactly(tmp_path):
-    first = parse([*MLP, "--model.widths=3,5", "--augment=gaussian_noise", "--learning_rate=0.12345678901", "--optimizer=lion"])
+    first = parse(
+        [*MLP, "--model.widths=3,5", "--augment=gaussian_noise", "--learning_rate=0.12345678901", "--optimizer=lion"]
+    )
     path = tmp_path / "flags.txt"
     path.write_text("".join(f"--{name}={value}\n" for name, value in first.flags.items()))
     again = parse([f"--flagfile={path}"])
@@ -35,7 +37,9 @@ def test_named_sizes_set_defaults_that_flags_change():
 
 
 def test_the_environment_and_the_place_of_a_run_are_not_in_its_flags():
-    flags = parse([*MLP, "--workdir=/tmp/somewhere", "--num_processes=2", "--process_id=0", "--coordinator_address=a:1"]).flags
+    flags = parse(
+        [*MLP, "--workdir=/tmp/somewhere", "--num_processes=2", "--process_id=0", "--coordinator_address=a:1"]
+    ).flags
     assert not {"workdir", "num_processes", "process_id", "coordinator_address"} & set(flags)
 
 

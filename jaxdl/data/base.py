@@ -60,7 +60,9 @@ class Data:
                 self.target_std, batch["targets"]
             )
             # Rows carry their unit, so that a task can give its metrics in the targets' own.
-            result["target_std"] = jnp.broadcast_to(_last_axis(self.target_std, batch["targets"]), batch["targets"].shape)
+            result["target_std"] = jnp.broadcast_to(
+                _last_axis(self.target_std, batch["targets"]), batch["targets"].shape
+            )
         return result
 
 

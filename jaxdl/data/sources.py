@@ -140,7 +140,9 @@ def materialize(source: Source) -> Batch:
         return source.arrays
     if isinstance(source, Subset) and isinstance(source.source, ArraySource):
         return {
-            name: np.take(array, source.indices, axis=0, out=aligned_empty((len(source), *array.shape[1:]), array.dtype))
+            name: np.take(
+                array, source.indices, axis=0, out=aligned_empty((len(source), *array.shape[1:]), array.dtype)
+            )
             for name, array in source.source.arrays.items()
         }
     result: Batch = {}

@@ -39,7 +39,6 @@ def initializer(name: str) -> Initializer:
     """
     if name not in INITIALIZERS:
         raise InputError(
-            f"no initializer is called '{name}'.{nearest(name, INITIALIZERS)} "
-            f"There are: {', '.join(INITIALIZERS)}."
+            f"no initializer is called '{name}'.{nearest(name, INITIALIZERS)} There are: {', '.join(INITIALIZERS)}."
         )
     return INITIALIZERS[name]

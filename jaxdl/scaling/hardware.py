@@ -31,8 +31,8 @@ PEAK_FLOPS = {
 def peak_flops(device: jax.Device) -> float | None:
     """FLOP/s of one device at most; None for one that is not known.
 
-    For a GPU or TPU it is the data sheet's figure for 16-bit matrix products, whatever precision the run uses. For a CPU it
-    is what a float32 matrix product reaches here and now over all its devices, divided among them.
+    For a GPU or TPU it is the data sheet's figure for 16-bit matrix products, whatever precision the run uses. For a
+    CPU it is what a float32 matrix product reaches here and now over all its devices, divided among them.
     """
     if device.platform == "cpu":
         return measured_matmul_flops() / len(jax.local_devices(backend="cpu"))

@@ -61,7 +61,9 @@ def read_state(workdir: pathlib.Path, step: int, like: Any) -> Any:
             return checkpointer.restore(path, args=arguments)["state"]
     except Exception as error:  # a damaged file shows in many types: tensorstore, JSON, zstd, Orbax
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint.") from error
+        raise InputError(
+            f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint."
+        ) from error
 
 
 class Checkpoints:
@@ -139,7 +141,10 @@ class Checkpoints:
                 damaged.append(step)
                 self._set_aside(step, error)
         if damaged:
-            raise RunError(f"no checkpoint under {self.directory} can be read (steps {damaged}, set aside in damaged/); name another --workdir to begin anew.")
+            raise RunError(
+                f"no checkpoint under {self.directory} can be read (steps {damaged}, set aside in damaged/); "
+                "name another --workdir to begin anew."
+            )
         return None
 
     def restore(self, step: int, like: Any) -> Any:

@@ -59,7 +59,9 @@ def git_commit() -> str | None:
         ).stdout.strip()
         commit = run("rev-parse", "HEAD")
         tracked = run("ls-files", "--error-unmatch", "__init__.py")
-        return commit + ("+changes" if run("status", "--porcelain", "--untracked-files=no") else "") if tracked else None
+        return (
+            commit + ("+changes" if run("status", "--porcelain", "--untracked-files=no") else "") if tracked else None
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 

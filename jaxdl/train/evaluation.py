@@ -27,7 +27,9 @@ class Evaluator:
         self._merge = jax.jit(lambda a, b: {name: metric.merge(b[name]) for name, metric in a.items()})
         self._predict = jax.jit(program.predict)
 
-    def metrics(self, state: TrainState, split: str, may_go_on: Callable[[], bool] = lambda: True) -> dict[str, Any] | None:
+    def metrics(
+        self, state: TrainState, split: str, may_go_on: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any] | None:
         """Every metric of the task by name, computed over the whole split; None if `may_go_on` ended it before."""
         state = self._needed(state)
         total = None

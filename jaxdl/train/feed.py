@@ -72,7 +72,7 @@ def make_feed(pipeline: Pipeline, placement: Placement, config) -> HostFeed | De
     example = source[0]
     size = len(source) * sum(np.asarray(value).nbytes for value in example.values())
     if config.data_mode == "device" or (config.data_mode == "auto" and size <= DEVICE_LIMIT):
-        # XLA's CPU compiler makes convolutions fast outside of loops alone: in a loop, LeNet-5 takes over three times as long.
+        # XLA makes convolutions fast on a CPU outside of loops alone: in one, LeNet-5 takes over three times as long.
         most = 1 if jax.default_backend() == "cpu" else MOST_STEPS
         most = min(config.steps_per_dispatch or most, config.log_every)
         return DeviceFeed(pipeline, placement, materialize(source), most_steps=most)

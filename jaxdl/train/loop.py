@@ -22,6 +22,7 @@ from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import Placement
 from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
+from jaxdl.train.chunk import empty_window, make_chunk
 from jaxdl.train.environment import describe
 from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.feed import make_feed
@@ -64,7 +65,13 @@ class _Loop:
     """One run in progress. `step` counts updates; everything else that moves is in `state` and `window`."""
 
     def __init__(self, program, config, placement, record, signals):
-        self.program, self.config, self.placement, self.record, self.signals = program, config, placement, record, signals
+        self.program, self.config, self.placement, self.record, self.signals = (
+            program,
+            config,
+            placement,
+            record,
+            signals,
+        )
         splits = program.data.splits
         self.pipeline = Pipeline(
             splits["train"],
@@ -137,7 +144,7 @@ class _Loop:
             self.state, self.window = tree["state"], tree["window"]
         self._read_position()
         self.record.rewind(self.step)
-        self.records = read_metrics(self.record.path)
+        self.records = self._recorded()
         self.record.environment(
             **describe(
                 self.program,
@@ -151,6 +158,10 @@ class _Loop:
         if restored is None and self.config.on_nonfinite == "rollback":
             self._save()
 
+    def _recorded(self) -> list[dict[str, Any]]:
+        """The lines of metrics up to this step, also where another process has not cut the later ones yet."""
+        return [entry for entry in read_metrics(self.record.path) if entry["step"] <= self.step]
+
     def _saved_tree(self):
         return {"state": self.state, "window": self.window}
 
@@ -159,33 +170,16 @@ class _Loop:
         self.step, self.skipped = int(self.state.step), int(self.state.skipped_batches)
 
     def _compile(self) -> None:
-        """Compiles the chunk of steps: one program whatever its length, so that no resume can change a bit."""
+        """Compiles the chunk of steps."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
-        program, feed = self.program, self.feed
-
-        def one(state, resident, rows, index):
-            return program.step(state, feed.batch(resident, rows, index))
-
-        def chunk(state, window, resident, rows, count):
-            def body(index, carry):
-                state, window = carry
-                state, metrics = one(state, resident, rows, index)
-                return state, {name: window[name].merge(metric) for name, metric in metrics.items()}
-
-            if feed.most_steps == 1:
-                state, window = body(0, (state, window))
-            else:
-                state, window = jax.lax.fori_loop(0, count, body, (state, window))
-            return state, window, (state.step, state.nonfinite_step)
-
-        rows, _ = feed.take(0, 1, self.program.total_steps)
-        shapes = jax.eval_shape(lambda *a: one(*a)[1], self.state, feed.resident, rows, 0)
-        self.zeros = self.placement.replicate(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        rows, _ = self.feed.take(0, 1, self.program.total_steps)
+        self.zeros = self.placement.replicate(empty_window(self.program, self.feed, self.state, rows))
         self.window = self._fresh_window()
-        function = self.placement.parallel(chunk, (None, None, None, feed.row_axis, None), donate=(0, 1))
+        axes = (None, None, None, self.feed.row_axis, None)
+        function = self.placement.parallel(make_chunk(self.program, self.feed), axes, donate=(0, 1))
         if hasattr(function, "lower"):
-            function = function.lower(self.state, self.window, feed.resident, rows, self._count(1)).compile()
+            function = function.lower(self.state, self.window, self.feed.resident, rows, self._count(1)).compile()
             flops = xla_flops(function)
             self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function
@@ -207,19 +201,22 @@ class _Loop:
             self._pause()
         if self.step >= total or self._patience_ended():
             return 0
-        chunk_steps = 1
+        # Processes must dispatch the same steps, so they cannot each go by their own clock.
+        chunk_steps, adapts = (1, True) if jax.process_count() == 1 else (self.feed.most_steps, False)
         while True:
             self._profile()
             most = min(self._next_event() - self.step, self.config.steps_per_dispatch or chunk_steps)
             self.watchdog.at(f"reading the batch of step {self.step}")
             rows, count = self.feed.take(self.step + self.skipped, most, total + self.skipped)
             self.watchdog.at(f"training at step {self.step}")
-            self.state, self.window, token = self.chunk(self.state, self.window, self.feed.resident, rows, self._count(count))
+            self.state, self.window, token = self.chunk(
+                self.state, self.window, self.feed.resident, rows, self._count(count)
+            )
             self.step += count
             self.steps_timed += count
             self._throttle(token)
             speed = self.steps_timed / (self.seconds + time.monotonic() - began)
-            if self.steps_timed > count:  # the first dispatch says nothing of the speed
+            if adapts and self.steps_timed > count:  # the first dispatch says nothing of the speed
                 chunk_steps = int(np.clip(speed * SECONDS_A_DISPATCH, 1, 2 * chunk_steps))
             self.progress.advance(self.step, speed)
             if self.step % self.config.log_every == 0 or self.step == total:
@@ -296,19 +293,26 @@ class _Loop:
     def _pause(self) -> None:
         """Evaluates where that is due, unless asked to stop meanwhile, and saves."""
         if self._evaluation_due():
-            evaluated = self._evaluate()
-            for split, values in evaluated.items():
-                self._append(self.step, split, values)
-            first = {self.metric: None, "loss": None}  # the rest stands in metrics.jsonl, and is told at the end
-            said = [f"{split}: {format_values({n: v[n] for n in first if n in v})}" for split, v in evaluated.items()]
-            self.progress.say("   ".join([f"step {self.step}", *said]))
+            self._tell(self._evaluate())
         self._save()
         self.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
         self.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})
 
+    def _tell(self, evaluated: dict[str, dict[str, Any]]) -> None:
+        """Writes evaluations down and shows the two numbers that matter; the rest is shown at the end."""
+        shown = []
+        for split, values in evaluated.items():
+            self._append(self.step, split, values)
+            first = {name: values[name] for name in dict.fromkeys((self.metric, "loss")) if name in values}
+            shown.append(f"{split}: {format_values(first)}")
+        if shown:
+            self.progress.say("   ".join([f"step {self.step}", *shown]))
+
     def _evaluation_due(self) -> bool:
         """Whether this step is one that evaluates, and has not yet."""
-        due = self.held_out and (self.step == self.program.total_steps or (self.step and self.step % self.eval_every == 0))
+        due = self.held_out and (
+            self.step == self.program.total_steps or (self.step and self.step % self.eval_every == 0)
+        )
         return bool(due) and not any(e["step"] == self.step and e["split"] != "train" for e in reversed(self.records))
 
     def _evaluate(self) -> dict[str, dict[str, Any]]:
@@ -332,7 +336,9 @@ class _Loop:
             return False
         waited = evaluations_since_best(self.records, self.metric, self.mode, "validation")
         if waited >= self.config.patience:
-            self.progress.say(f"step {self.step}  stopped early: {self.metric} has not improved for {waited} evaluations")
+            self.progress.say(
+                f"step {self.step}  stopped early: {self.metric} has not improved for {waited} evaluations"
+            )
         return waited >= self.config.patience
 
     def _best(self):
@@ -357,7 +363,9 @@ class _Loop:
         rollbacks = self.record.read_status().get("rollbacks", 0)
         if self.config.on_nonfinite != "rollback" or rollbacks >= MAX_ROLLBACKS:
             again = f" again, after {rollbacks} rollbacks" if rollbacks else ""
-            raise Diverged(f"{told}{again}; lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback.")
+            raise Diverged(
+                f"{told}{again}; lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback."
+            )
         self.checkpoints.wait()
         step, tree = self.checkpoints.restore_latest(self._saved_tree())
         self.checkpoints.discard_after(step)
@@ -366,7 +374,7 @@ class _Loop:
         self.window, self.frozen = tree["window"], False
         self._read_position()
         self.record.rewind(self.step)
-        self.records = read_metrics(self.record.path)
+        self.records = self._recorded()
         self.record.status(rollbacks=rollbacks + 1)
         self.progress.say(f"{told}: back to step {step}, leaving out {bad - step + 1} batches")
         self.progress.restart(self.step)
@@ -388,7 +396,7 @@ class _Loop:
         return round(self.steps_timed / self.seconds, 3) if self.seconds else 0.0
 
     def _mfu(self) -> float | None:
-        """Model FLOPs utilisation: the share of the devices' peak that the steps took; None where either is not known."""
+        """Model FLOPs utilisation: the share of the devices' peak that the steps took; None where that is not known."""
         peak = peak_flops(self.placement.mesh.devices.flat[0])
         if peak is None or self.flops is None or not self.seconds:
             return None

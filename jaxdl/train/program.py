@@ -97,7 +97,10 @@ class Program:
             key=jax.random.key_data(jax.random.fold_in(key, 1)),
             params=params,
             model_state=variables,
-            opt_state={player: self._optimizer(player, params)[0].init(self._own(player, params)) for player in self.task.players},
+            opt_state={
+                player: self._optimizer(player, params)[0].init(self._own(player, params))
+                for player in self.task.players
+            },
             ema=None if self.update.ema_decay is None else jax.tree.map(jnp.array, params),
             loss_scale=LossScale.create() if self.precision == "float16" else None,
         )

@@ -32,7 +32,12 @@ class Progress:
         self._postfix = self._rate = ""
         layout = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
         self._bar = tqdm(
-            total=total, initial=initial, disable=not self._bar_shown, bar_format=layout, dynamic_ncols=True, mininterval=0.2
+            total=total,
+            initial=initial,
+            disable=not self._bar_shown,
+            bar_format=layout,
+            dynamic_ncols=True,
+            mininterval=0.2,
         )
 
     def advance(self, step: int, steps_per_second: float) -> None:
@@ -44,7 +49,9 @@ class Progress:
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """New training metrics, of `step`."""
-        self._postfix = f"loss {values.get('loss', float('nan')):.4f}, lr {values.get('learning_rate', float('nan')):.2e}"
+        self._postfix = (
+            f"loss {values.get('loss', float('nan')):.4f}, lr {values.get('learning_rate', float('nan')):.2e}"
+        )
         now = time.monotonic()
         if self._lines and (now - self._last_line >= self.LINE_SECONDS or step >= self._total):
             self._last_line = now

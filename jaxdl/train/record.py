@@ -62,7 +62,9 @@ class RunDirectory:
             holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(self._lock)
             self._lock = None
-            raise InputError(f"{self.path} is held by {holder}; wait for it, stop it, or name another --workdir.") from None
+            raise InputError(
+                f"{self.path} is held by {holder}; wait for it, stop it, or name another --workdir."
+            ) from None
         except OSError as error:
             raise InputError(f"{self.path} cannot be locked: {error.strerror}.") from None
         os.ftruncate(self._lock, 0)
@@ -91,11 +93,14 @@ class RunDirectory:
             return []
         theirs = read_flags(path)
         changed = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-        told = {name: f"--{name}={theirs.get(name, '(not there)')} -> {ours.get(name, '(not there)')}" for name in changed}
+        told = {
+            name: f"--{name}={theirs.get(name, '(not there)')} -> {ours.get(name, '(not there)')}" for name in changed
+        }
         refused = [told[name] for name in changed if name not in changeable]
         if refused:
             raise InputError(
-                f"{self.path} is a run with other flags: {'; '.join(refused)}. Name another --workdir, or continue this one with --flagfile={path}."
+                f"{self.path} is a run with other flags: {'; '.join(refused)}. "
+                f"Name another --workdir, or continue this one with --flagfile={path}."
             )
         return list(told.values())
 

@@ -48,7 +48,8 @@ class Watchdog:
                 self._tell(waited)
 
     def _tell(self, waited: float) -> None:
-        line = f"\nNo progress for {waited:.0f} s (process {os.getpid()}). The run is: {self._what}. The stacks of all threads:\n"
+        line = f"\nNo progress for {waited:.0f} s (process {os.getpid()}). The run is: {self._what}. "
+        line += "The stacks of all threads:\n"
         sys.stderr.write(line)
         sys.stderr.flush()
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)

@@ -27,7 +27,11 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
     noise = np.random.default_rng(0)
     labels = np.arange(20, dtype=np.uint8) % 10
     if "--dataset=tfds" in text:
-        return [f"--data_dir={data_path('tfds')}", "--dataset.train_split=train[:200]", "--dataset.test_split=test[:20]"]
+        return [
+            f"--data_dir={data_path('tfds')}",
+            "--dataset.train_split=train[:200]",
+            "--dataset.test_split=test[:20]",
+        ]
     if "--dataset=idx" in text:
         images = noise.integers(0, 256, (20, 28, 28), dtype=np.uint8)
         for prefix in ("train", "t10k"):

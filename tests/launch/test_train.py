@@ -12,7 +12,15 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-SMALL = ["--model=mlp", "--model.widths=8", "--dataset=digits", "--batch_size=32", "--steps=20", "--eval_every=10", "--plots=false"]
+SMALL = [
+    "--model=mlp",
+    "--model.widths=8",
+    "--dataset=digits",
+    "--batch_size=32",
+    "--steps=20",
+    "--eval_every=10",
+    "--plots=false",
+]
 
 
 def launch(command: str, *arguments: str, timeout: float = 120, cwd=ROOT) -> subprocess.CompletedProcess:
@@ -41,7 +49,11 @@ def test_a_run_and_what_it_says(tmp_path):
     # Every command that it tells can be typed as it stands.
     command = next(line for line in said.splitlines() if "launch.evaluate" in line).partition("python -m ")[2]
     evaluated = subprocess.run(
-        f"{sys.executable} -m {command}", shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        f"{sys.executable} -m {command}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads(evaluated.stdout)
@@ -62,7 +74,10 @@ def test_repeating_a_run_gives_the_same_bytes(tmp_path):
         (["--stpes=1"], "Did you mean '--steps'?"),
         (["--model=rsenet18"], "Did you mean 'resnet18'?"),
         (["--flagfile=nowhere.flags"], "no such file"),
-        (["--dataset=tfds", "--dataset.name=mnist", "--data_dir=/nonexistent"], "python -m launch.prepare_data --name=mnist"),
+        (
+            ["--dataset=tfds", "--dataset.name=mnist", "--data_dir=/nonexistent"],
+            "python -m launch.prepare_data --name=mnist",
+        ),
         (["--workdir=/proc/nothing/here"], "cannot be written"),
     ],
 )
@@ -75,7 +90,12 @@ def test_wrong_input_is_status_2_and_one_line(arguments, message, tmp_path):
 def test_a_run_directory_in_use(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     long = [flag for flag in SMALL if not flag.startswith("--steps")] + ["--steps=1000000", f"--workdir={tmp_path}/run"]
-    holder = subprocess.Popen([sys.executable, "-m", "launch.train", *long], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "launch.train", *long],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         while not (tmp_path / "run" / "metrics.jsonl").exists():
             assert holder.poll() is None
@@ -89,7 +109,15 @@ def test_a_run_directory_in_use(tmp_path):
 
 def test_a_disk_that_fills_midway_is_status_1(tmp_path):
     # A limit on the size of a file stands for a disk that is full: the flags and the status fit, a checkpoint does not.
-    command = [sys.executable, "-m", "launch.train", *SMALL, "--tensorboard=false", "--compilation_cache=none", f"--workdir={tmp_path}/run"]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.train",
+        *SMALL,
+        "--tensorboard=false",
+        "--compilation_cache=none",
+        f"--workdir={tmp_path}/run",
+    ]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=limit, timeout=120)
@@ -117,8 +145,22 @@ def test_a_stall_says_where_it_hangs(tmp_path):
         "    def load(self, data_dir, seed=0): return Data({'train': Slow()}, num_classes=2)\n"
     )
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    command = [sys.executable, "-m", "launch.train", "--model=mlp", "--dataset=hanging:Hanging", "--steps=50", "--batch_size=8"]
-    command += ["--data_mode=host", "--watchdog_seconds=2", f"--workdir={tmp_path}/run", "--prefetch=1", "--data_threads=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "launch.train",
+        "--model=mlp",
+        "--dataset=hanging:Hanging",
+        "--steps=50",
+        "--batch_size=8",
+    ]
+    command += [
+        "--data_mode=host",
+        "--watchdog_seconds=2",
+        f"--workdir={tmp_path}/run",
+        "--prefetch=1",
+        "--data_threads=1",
+    ]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
         for line in process.stderr:

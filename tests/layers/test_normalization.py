@@ -1,7 +1,6 @@
 """Normalisation by name: moments, running averages, and the global batch."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -39,7 +39,14 @@ MODELS = {"nnx": adapters.from_nnx(Network), "functions": adapters.from_function
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_trains_saves_and_resumes(name, tmp_path):
-    flags = ["--dataset=digits", "--batch_size=32", "--learning_rate=0.01", "--mesh=data:1", "--plots=false", "--eval_every=50"]
+    flags = [
+        "--dataset=digits",
+        "--batch_size=32",
+        "--learning_rate=0.01",
+        "--mesh=data:1",
+        "--plots=false",
+        "--eval_every=50",
+    ]
 
     def run(folder, steps):
         settings = experiment.parse([*flags, f"--steps={steps}", f"--workdir={tmp_path / folder}"], given=("model",))

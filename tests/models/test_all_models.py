@@ -1,8 +1,8 @@
 """What every model has in common, in tables over the catalog."""
 
 import dataclasses
-import inspect
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp

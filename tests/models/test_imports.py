@@ -33,7 +33,9 @@ def jax_and_flax():
     return {name.partition(".")[0] for name in loaded_by("import jax, flax.linen")}
 
 
-@pytest.mark.parametrize("code", ["from jaxdl.models.resnet import ResNet", "import " + ", ".join(LAYER_FILES + MODEL_FILES)])
+@pytest.mark.parametrize(
+    "code", ["from jaxdl.models.resnet import ResNet", "import " + ", ".join(LAYER_FILES + MODEL_FILES)]
+)
 def test_models_bring_jax_and_flax_along_and_nothing_else(code, jax_and_flax):
     loaded = loaded_by(code)
     assert {name.partition(".")[0] for name in loaded} - jax_and_flax == {"jaxdl"}

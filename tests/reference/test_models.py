@@ -159,9 +159,7 @@ def test_resnet_training(case):
         )
     )
     assert max(mean_pairs) < 1e-4
-    np.testing.assert_allclose(
-        means["stem_norm"]["batch"]["var"], expected["stem_norm"]["batch"]["var"], rtol=1e-3
-    )
+    np.testing.assert_allclose(means["stem_norm"]["batch"]["var"], expected["stem_norm"]["batch"]["var"], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +200,7 @@ def test_mlp(train):
         params[f"norm{index}"], statistics[f"norm{index}"] = norm(theirs[3 * index + 1])
     ours = create("mlp", widths=(16, 12), num_outputs=3, activation="elu", normalization="batch")
     x = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
-    logits, _ = ours.apply(
-        {"params": params, "batch_stats": statistics}, x, train=train, mutable=["batch_stats"]
-    )
+    logits, _ = ours.apply({"params": params, "batch_stats": statistics}, x, train=train, mutable=["batch_stats"])
     expected = theirs.train(train)(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -275,7 +271,5 @@ def test_activation_and_its_gradient(name):
     def weighted(x):
         return (model.apply(variables, x, train=False) * weights).sum()
 
-    np.testing.assert_allclose(
-        model.apply(variables, x, train=False), expected.detach().numpy(), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(model.apply(variables, x, train=False), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(jax.grad(weighted)(x), there.grad.numpy(), rtol=1e-4, atol=1e-5)

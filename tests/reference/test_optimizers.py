@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdl.optimizers import SGD, Adam, Adagrad, AdamW, Optimizer, RAdam, RMSProp, Update, build_optimizer
+from jaxdl.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RAdam, RMSProp, Update, build_optimizer
 from jaxdl.schedules import Constant
 
 torch = pytest.importorskip("torch")

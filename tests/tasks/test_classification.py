@@ -171,9 +171,7 @@ def test_figures_count_every_real_example(num_outputs):
         for start in (0, 12)
     ]
     by_image = {images[start].tobytes(): outputs[start : start + 12] for start in (0, 12)}
-    figures = Classification().figures(
-        lambda batch: by_image[batch["inputs"][0].tobytes()], batches, data(num_classes)
-    )
+    figures = Classification().figures(lambda batch: by_image[batch["inputs"][0].tobytes()], batches, data(num_classes))
     assert set(figures) == {"confusion_matrix", "reliability", "misclassified"}
     logits = outputs if num_outputs > 1 else np.concatenate([0 * outputs, outputs], axis=-1)
     wrong = (logits.argmax(-1) != labels)[[*range(10), *range(12, 22)]].sum()

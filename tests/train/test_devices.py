@@ -11,7 +11,14 @@ from jaxdl.sharding import Placement, make_mesh
 from jaxdl.train.program import Program
 
 STEPS = 20
-BASE = ["--dataset=digits", "--batch_size=64", f"--steps={STEPS}", "--learning_rate=0.05", "--optimizer=sgd", "--optimizer.momentum=0.9"]
+BASE = [
+    "--dataset=digits",
+    "--batch_size=64",
+    f"--steps={STEPS}",
+    "--learning_rate=0.05",
+    "--optimizer=sgd",
+    "--optimizer.momentum=0.9",
+]
 MLP = ["--model=mlp", "--model.widths=16,16", "--model.dropout_rate=0.3", "--augment=gaussian_noise,mixup"]
 RESNET = ["--model=resnet", "--model.stage_sizes=1,1", "--model.width=4", "--augment=flip,crop"]
 CASES = {"mlp": MLP, "resnet": RESNET, "accumulated": [*MLP, "--gradient_accumulation=2"]}
@@ -56,9 +63,14 @@ def test_losses_fall(reference):
 
 
 def test_accumulation_equals_one_large_batch():
-    program = experiment.build(experiment.parse([*BASE, "--model=mlp", "--model.widths=16", "--model.dropout_rate=0.3"]))
+    program = experiment.build(
+        experiment.parse([*BASE, "--model=mlp", "--model.widths=16", "--model.dropout_rate=0.3"])
+    )
     split = dataclasses.replace(program, gradient_accumulation=4)
-    batch = {"inputs": np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32), "labels": np.arange(64, dtype=np.int32) % 10}
+    batch = {
+        "inputs": np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32),
+        "labels": np.arange(64, dtype=np.int32) % 10,
+    }
     state = program.init(0, batch)
     whole, _ = jax.jit(program.step)(state, batch)
     parts, _ = jax.jit(split.step)(state, batch)

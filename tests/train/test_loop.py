@@ -29,7 +29,16 @@ def test_what_a_run_leaves(tmp_path):
     result = run(tmp_path / "run", "--plots=true", "--tensorboard=true", "--profile_steps=5,10")
     path = tmp_path / "run"
     assert {entry.name for entry in path.iterdir()} >= {
-        *("flags.txt", "status.json", "metrics.jsonl", "environment.json", "checkpoints", "tensorboard", "plots", "profile"),
+        *(
+            "flags.txt",
+            "status.json",
+            "metrics.jsonl",
+            "environment.json",
+            "checkpoints",
+            "tensorboard",
+            "plots",
+            "profile",
+        ),
     }
     records = read_metrics(path)
     assert [entry["step"] for entry in records if entry["split"] == "train"] == [10, 20, 30, 40]
@@ -45,7 +54,11 @@ def test_what_a_run_leaves(tmp_path):
     # small a network the rest (softmax, Adam, metrics) comes to nearly half as much again.
     matmuls = 32 * (6 * 8 * 10 + 4 * 64 * 8)
     assert matmuls <= environment["flops_per_step"] <= 1.6 * matmuls
-    assert {plot.stem for plot in (path / "plots").iterdir()} >= {"learning_curves", "confusion_matrix", "misclassified"}
+    assert {plot.stem for plot in (path / "plots").iterdir()} >= {
+        "learning_curves",
+        "confusion_matrix",
+        "misclassified",
+    }
     assert list((path / "profile").rglob("*.xplane.pb"))
 
 
@@ -85,7 +98,9 @@ def test_feeds_agree(tmp_path):
 
 def test_the_length_of_a_dispatch_changes_no_bit(tmp_path):
     one = run(tmp_path / "one", "--steps_per_dispatch=10", "--model.dropout_rate=0.1")
-    two = run(tmp_path / "two", "--steps_per_dispatch=10", "--model.dropout_rate=0.1", "--log_every=7", "--checkpoint_every=3")
+    two = run(
+        tmp_path / "two", "--steps_per_dispatch=10", "--model.dropout_rate=0.1", "--log_every=7", "--checkpoint_every=3"
+    )
     for a, b in zip(jax.tree.leaves(one.state), jax.tree.leaves(two.state), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -127,7 +142,14 @@ def poisoned(bad: range) -> Data:
     return Data(splits={"train": ArraySource({"inputs": inputs, "targets": targets})}, num_targets=1)
 
 
-REGRESSION = ["--model=linear_regression", "--task=regression", "--steps=30", "--optimizer=sgd", "--learning_rate=0.05", "--checkpoint_every=4"]
+REGRESSION = [
+    "--model=linear_regression",
+    "--task=regression",
+    "--steps=30",
+    "--optimizer=sgd",
+    "--learning_rate=0.05",
+    "--checkpoint_every=4",
+]
 
 
 def test_halting_names_the_step_and_saves_no_nan(tmp_path):

@@ -14,8 +14,22 @@ import pytest
 from jaxdl.train.record import read_metrics
 
 FLAGS = [
-    *("--model=resnet", "--model.stage_sizes=1", "--model.width=4", "--dataset=digits", "--batch_size=32", "--steps=20"),
-    *("--augment=flip,mixup", "--eval_every=10", "--log_every=2", "--plots=false", "--watchdog_seconds=60", "--progress=off"),
+    *(
+        "--model=resnet",
+        "--model.stage_sizes=1",
+        "--model.width=4",
+        "--dataset=digits",
+        "--batch_size=32",
+        "--steps=20",
+    ),
+    *(
+        "--augment=flip,mixup",
+        "--eval_every=10",
+        "--log_every=2",
+        "--plots=false",
+        "--watchdog_seconds=60",
+        "--progress=off",
+    ),
 ]
 
 
@@ -33,7 +47,9 @@ def start(workdir, processes: int, *flags: str) -> list[subprocess.Popen]:
         joined = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={index}"]
         command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}"]
         command += joined if processes > 1 else []
-        result.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        result.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
     return result
 
 

@@ -16,7 +16,14 @@ from jaxdl.schedules import Constant
 from jaxdl.tasks.base import Task
 from jaxdl.train.program import Program
 
-BASE = ["--dataset=digits", "--batch_size=16", "--steps=10", "--model=mlp", "--model.widths=8", "--model.dropout_rate=0.2"]
+BASE = [
+    "--dataset=digits",
+    "--batch_size=16",
+    "--steps=10",
+    "--model=mlp",
+    "--model.widths=8",
+    "--model.dropout_rate=0.2",
+]
 
 
 def build(*flags: str) -> Program:
@@ -85,7 +92,9 @@ def test_float16_overflow_halves_the_scale_and_skips_the_update():
 
 def test_numbers_may_be_traced():
     """What a vectorised sweep needs: one program over learning rates, seeds and dropout rates, vmapped."""
-    program = build("--weight_decay=0.01", "--ema_decay=0.9", "--clip_norm=1.0", "--task.label_smoothing=0.1", "--schedule=cosine")
+    program = build(
+        "--weight_decay=0.01", "--ema_decay=0.9", "--clip_norm=1.0", "--task.label_smoothing=0.1", "--schedule=cosine"
+    )
     rates, seeds, dropouts = jnp.array([1e-3, 1e-2]), jnp.array([0, 7], jnp.uint32), jnp.array([0.1, 0.4])
 
     def trial(rate, seed, dropout):
@@ -107,7 +116,10 @@ def test_penalties_are_in_the_gradient_and_spare_biases():
     for path, before in jax.tree_util.tree_leaves_with_path(start.params):
         name = jax.tree_util.keystr(path)
         expected = 0 if "bias" in name else -1e-3 * (0.1 * jnp.sign(before) + 0.5 * before)
-        difference = dict(jax.tree_util.tree_leaves_with_path(ours))[path] - dict(jax.tree_util.tree_leaves_with_path(theirs))[path]
+        difference = (
+            dict(jax.tree_util.tree_leaves_with_path(ours))[path]
+            - dict(jax.tree_util.tree_leaves_with_path(theirs))[path]
+        )
         np.testing.assert_allclose(difference, jnp.broadcast_to(expected, before.shape), atol=1e-7)
 
 
