@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-EPOCHS = 2
+EPOCHS = 5
 BATCH_SIZE = 100
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9

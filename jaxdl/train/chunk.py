@@ -38,6 +38,11 @@ def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
     return chunk
 
 
+def convolves(program: Program, state: TrainState, batch) -> bool:
+    """Whether a step has a convolution in it."""
+    return "conv_general_dilated" in str(jax.make_jaxpr(lambda *a: program.step(*a)[0])(state, batch))
+
+
 def empty_window(program: Program, feed: HostFeed | DeviceFeed, state: TrainState, rows) -> Metrics:
     """Zeros in the shape of the step's metrics, which are neutral when metrics are merged."""
     step = lambda state, resident, rows: program.step(state, feed.batch(resident, rows, 0))[1]

@@ -16,9 +16,6 @@ from jaxdl.sharding import Placement
 DEVICE_LIMIT = 512 * 2**20
 """Bytes of a training split up to which `--data_mode=auto` keeps it on the device."""
 
-MOST_STEPS = 100
-"""The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar."""
-
 
 class HostFeed:
     """Reads each batch ahead on the host; a dispatch is one step."""
@@ -66,16 +63,17 @@ class DeviceFeed:
         return {name: array.at[rows[index]].get(mode="promise_in_bounds") for name, array in resident.items()}
 
 
-def make_feed(pipeline: Pipeline, placement: Placement, config) -> HostFeed | DeviceFeed:
-    """The feed that `--data_mode` says, or that the size of the split suggests."""
+def make_feed(pipeline: Pipeline, placement: Placement, config, most_steps: int) -> HostFeed | DeviceFeed:
+    """The feed that `--data_mode` says, or that the size of the split suggests.
+
+    Args:
+      most_steps: of one dispatch, where the split is on the device.
+    """
     source = pipeline.source
     example = source[0]
     size = len(source) * sum(np.asarray(value).nbytes for value in example.values())
     if config.data_mode == "device" or (config.data_mode == "auto" and size <= DEVICE_LIMIT):
-        # XLA makes convolutions fast on a CPU outside of loops alone: in one, LeNet-5 takes over three times as long.
-        most = 1 if jax.default_backend() == "cpu" else MOST_STEPS
-        most = min(config.steps_per_dispatch or most, config.log_every)
-        return DeviceFeed(pipeline, placement, materialize(source), most_steps=most)
+        return DeviceFeed(pipeline, placement, materialize(source), most_steps=most_steps)
     return HostFeed(
         pipeline, placement, prefetch=config.prefetch, threads=config.data_threads, workers=config.data_workers
     )

@@ -30,8 +30,8 @@ class TrainerConfig:
       batch_size: Examples in a step, over all devices and hosts.
       eval_batch_size: Examples in an evaluation batch; the training batch size if none.
       log_every: Steps between lines of training metrics, each the mean since the line before.
-      eval_every: Steps between evaluations; once an epoch if none.
-      checkpoint_every: Steps between checkpoints; with each evaluation if none.
+      eval_every: Steps between evaluations; if none, once an epoch, or every log_every steps where that is longer.
+      checkpoint_every: Steps between checkpoints; with each evaluation if none. A new best is always kept.
       keep_checkpoints: How many of the latest checkpoints are kept, beside the best.
       patience: Stop after so many evaluations in a row without a better validation metric.
       precision: What the model computes with; parameters and optimizer state are float32 always.
@@ -43,8 +43,8 @@ class TrainerConfig:
       prefetch: Batches read ahead, when fed from the host.
       data_threads: Threads that read examples.
       data_workers: Processes that read examples; 0 reads in this one.
-      steps_per_dispatch: The most steps that one dispatch runs, when the data is on the device; if none, 1 on a CPU
-        and up to 100 elsewhere, as many as take a quarter of a second.
+      steps_per_dispatch: The most steps that one dispatch runs, when the data is on the device; if none, up to 100, as
+        many as take a quarter of a second, and 1 for convolutions on a CPU, which XLA makes slow in a loop.
       mesh: Devices and their axis, such as data:8; all devices if empty.
       parallelism: How the step is spread over the mesh; the numbers do not depend on it.
       coordinator_address: Host and port of process 0, for a run of several processes.
