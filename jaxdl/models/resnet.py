@@ -38,6 +38,20 @@ class Parts:
     activation: Callable[..., nn.Module]
     shortcut: Literal["projection", "pad"]
 
+    def match(self, x, branch, convolutions, project: Callable):
+        """The shortcut of `x` past a branch: `x`, in the branch's shape where that is another.
+
+        Args:
+          convolutions: those of the branch, whose strides it has to match.
+          project: what a projection does with its 1x1 convolution.
+        """
+        channels, stride = branch.shape[-1], math.prod(stride for _, _, stride in convolutions)
+        if x.shape[-1] == channels and stride == 1:
+            return x
+        if self.shortcut == "pad":
+            return subsample_and_pad(x, channels, stride)
+        return project(self.conv(channels, 1, stride, name="shortcut_conv"))
+
 
 class ResNet(nn.Module):
     """A residual network: stem, stages of residual blocks, each stage half the size of the one before, mean, dense.
@@ -163,14 +177,10 @@ class BlockV1(nn.Module):
                 branch = parts.activation(name=f"activation{index}")(branch, train=train)
         branch = StochasticDepth(self.drop_rate, name="stochastic_depth")(branch, train=train)
 
-        channels, stride = branch.shape[-1], total_stride(self.convolutions)
-        if x.shape[-1] == channels and stride == 1:
-            shortcut = x
-        elif parts.shortcut == "pad":
-            shortcut = subsample_and_pad(x, channels, stride)
-        else:
-            shortcut = parts.conv(channels, 1, stride, name="shortcut_conv")(x)
-            shortcut = parts.norm(name="shortcut_norm")(shortcut, train=train)
+        def project(conv):
+            return parts.norm(name="shortcut_norm")(conv(x), train=train)
+
+        shortcut = parts.match(x, branch, self.convolutions, project)
         return parts.activation(name=f"activation{last}")(shortcut + branch, train=train)
 
 
@@ -202,25 +212,13 @@ class BlockV2(nn.Module):
             branch = conv(channels, window, stride, name=f"conv{index}")(branch)
         branch = StochasticDepth(self.drop_rate, name="stochastic_depth")(branch, train=train)
 
-        channels, stride = branch.shape[-1], total_stride(self.convolutions)
-        if x.shape[-1] == channels and stride == 1:
-            shortcut = x
-        elif parts.shortcut == "pad":
-            shortcut = subsample_and_pad(x, channels, stride)
-        else:
-            shortcut = parts.conv(channels, 1, stride, name="shortcut_conv")(activated)
-        return shortcut + branch
+        return parts.match(x, branch, self.convolutions, lambda conv: conv(activated)) + branch
 
 
 def convolution(channels: int, window: int, stride: int = 1, **options) -> nn.Conv:
     """A square convolution, padded so that stride 1 keeps the image's size."""
     padding = (window - 1) // 2
     return nn.Conv(channels, (window, window), (stride, stride), padding=((padding, padding),) * 2, **options)
-
-
-def total_stride(convolutions) -> int:
-    """By how much a block shrinks the image."""
-    return math.prod(stride for _, _, stride in convolutions)
 
 
 def subsample_and_pad(x, channels: int, stride: int):
