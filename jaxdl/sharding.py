@@ -25,30 +25,41 @@ DATA = "data"
 def initialize_distributed(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, when flags or the environment say that there are any.
 
-    With no flag, `jax.distributed` is started only where it can find its cluster by itself: under Slurm, Open MPI
-    or Kubernetes with more than one task, on a TPU pod, or with JAX_COORDINATOR_ADDRESS set.
+    What no flag gives is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. With none of these
+    `jax.distributed` finds its cluster by itself: under Slurm or Open MPI with several tasks, or on a TPU pod.
 
     Raises:
-      InputError: some of the three are given and not all.
+      InputError: some of the three are given and not all, or they do not fit.
     """
-    given = (coordinator_address, num_processes, process_id)
-    if any(value is not None for value in given):
-        if any(value is None for value in given):
+    given = {
+        "coordinator_address": coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        "num_processes": _whole_number(num_processes, "JAX_NUM_PROCESSES"),
+        "process_id": _whole_number(process_id, "JAX_PROCESS_ID"),
+    }
+    if any(value is not None for value in given.values()):
+        if any(value is None for value in given.values()):
             raise InputError("--coordinator_address, --num_processes and --process_id go together; give all three.")
-        if process_id >= num_processes:
-            raise InputError(f"--process_id={process_id}: expected less than --num_processes={num_processes}.")
-        _cpu_collectives()
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        if given["process_id"] >= given["num_processes"]:
+            raise InputError(f"--process_id={given['process_id']}: expected less than {given['num_processes']}.")
+        _initialize(**given)
         return
-    tasks = max(int(os.environ.get(name, "1") or 1) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    if tasks > 1 or pod or os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        _cpu_collectives()
-        jax.distributed.initialize()
+    tasks = max(int(os.environ.get(name) or 1) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    if tasks > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        _initialize()
 
 
-def _cpu_collectives() -> None:
+def _whole_number(value: int | None, variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if value is not None or text is None:
+        return value
+    if not text.isdigit():
+        raise InputError(f"{variable}={text} in the environment: expected a whole number.")
+    return int(text)
+
+
+def _initialize(**given) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(**given)
 
 
 def make_mesh(spec: str, devices=None) -> Mesh:

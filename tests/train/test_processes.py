@@ -33,7 +33,23 @@ FLAGS = [
 ]
 
 
-def start(workdir, processes: int, *flags: str) -> list[subprocess.Popen]:
+def joined(by: str, port: int, count: int, index: int) -> tuple[list[str], dict[str, str]]:
+    """How process `index` of `count` is told of the others: flags, and environment variables."""
+    address = f"127.0.0.1:{port}"
+    if count == 1:
+        return [], {}
+    if by == "flags":
+        return [f"--coordinator_address={address}", f"--num_processes={count}", f"--process_id={index}"], {}
+    if by == "environment":
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        return [], dict(zip(names, (address, str(count), str(index)), strict=True))
+    # What srun sets. JAX takes the port from the job's number, or from JAX_COORDINATOR_PORT.
+    slurm = {"JOB_ID": "1", "STEP_NODELIST": "127.0.0.1", "NTASKS": count, "PROCID": index, "LOCALID": index}
+    slurm |= {"STEP_NUM_TASKS": count}
+    return [], {"JAX_COORDINATOR_PORT": str(port)} | {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+
+
+def start(workdir, processes: int, *flags: str, by: str = "flags") -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -44,12 +60,10 @@ def start(workdir, processes: int, *flags: str) -> list[subprocess.Popen]:
     }
     result = []
     for index in range(processes):
-        joined = [f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={index}"]
-        command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, f"--workdir={workdir}"]
-        command += joined if processes > 1 else []
-        result.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
+        told, variables = joined(by, port, processes, index)
+        command = [sys.executable, "-m", "launch.train", *FLAGS, *flags, *told, f"--workdir={workdir}"]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        result.append(subprocess.Popen(command, env=environment | variables, **output))
     return result
 
 
@@ -63,11 +77,11 @@ def finish(processes, status=0) -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("mode", ["device", "host"])
-def test_two_processes_equal_one(tmp_path, mode):
-    flags = [f"--data_mode={mode}", *(["--parallelism=shard_map"] if mode == "host" else [])]
+@pytest.mark.parametrize("mode, parallelism, by", [("device", "jit", "environment"), ("host", "shard_map", "slurm")])
+def test_two_processes_equal_one(tmp_path, mode, parallelism, by):
+    flags = [f"--data_mode={mode}", f"--parallelism={parallelism}"]
     finish(start(tmp_path / "one", 1, *flags))
-    finish(start(tmp_path / "two", 2, *flags))
+    finish(start(tmp_path / "two", 2, *flags, by=by))
     one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
     assert [(e["step"], e["split"]) for e in one] == [(e["step"], e["split"]) for e in two]
     for ours, theirs in zip(one, two, strict=True):
