@@ -219,6 +219,10 @@ def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
     where = "the last step" if result.best_step is None else f"the best validation {program.task.selection[0]}"
     for split, values in result.metrics.items():
         print(f"{split}: {format_values(values)}  (step {result.best_step or result.step}, {where})")
+    if not result.metrics:
+        print(
+            f"there is no held-out split; the training loss stands in {record.path}/metrics.jsonl"
+        )
     folder = config.quote_command([str(record.path)])
     print(f"run directory: {folder}")
     if trainer.plots:
@@ -227,12 +231,13 @@ def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
     print(f"  to repeat it:     python -m launch.train --flagfile={folder}/flags.txt --workdir=NEW", flush=True)
 
 
-def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Sequence[str] = ()):
+def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Sequence[str] = (), **given):
     """A run directory's program and the state of one of its checkpoints; nothing is written, no lock is taken.
 
     Args:
-      checkpoint: best, latest, or a step.
+      checkpoint: best (by the validation metric; without a validation split the latest), latest, or a step.
       overrides: flags that differ from the run's, such as --data_dir or --mesh.
+      given: the parts that `run` got as objects.
 
     Returns:
       settings, program, placement, the checkpoint's step, and its state.
@@ -245,17 +250,18 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
 
     from jaxdl.data.pipeline import Pipeline
     from jaxdl.train.checkpoints import choose, read_state
-    from jaxdl.train.record import read_json
+    from jaxdl.train.record import read_metrics
+    from jaxdl.train.stopping import best_record
 
     path = pathlib.Path(workdir).expanduser().absolute()
     if not (path / "flags.txt").exists():
         raise InputError(f"--workdir={path} is no run directory: it has no flags.txt.")
-    settings = parse([f"--flagfile={path / 'flags.txt'}", *overrides])
+    settings = parse([f"--flagfile={path / 'flags.txt'}", *overrides], given=tuple(given))
     placement = prepare_devices(settings.trainer)
     _check_batches(placement, settings.trainer)
-    program = build(settings)
-    status = read_json(path / "status.json") or {}
-    step = choose(path, checkpoint, status.get("best_step"))
+    program = build(settings, given)
+    best = best_record(read_metrics(path), *program.task.selection, "validation")
+    step = choose(path, checkpoint, None if best is None else best["step"])
     rows = Pipeline(
         program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate
     )
@@ -266,13 +272,9 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
 
 
 def evaluate(
-    workdir: str, split: str = "test", checkpoint: str = "best", overrides: Sequence[str] = ()
+    workdir: str | os.PathLike, split: str = "test", checkpoint: str = "best", overrides: Sequence[str] = (), **given
 ) -> tuple[int, dict[str, Any]]:
-    """Metrics of a run directory's checkpoint on a split; nothing is written.
-
-    Args:
-      checkpoint: best, latest, or a step.
-      overrides: flags that differ from the run's, such as --data_dir or --mesh.
+    """Metrics of a run directory's checkpoint on a split; nothing is written. The arguments are those of `restore`.
 
     Returns:
       The checkpoint's step, and every metric by name.
@@ -282,7 +284,7 @@ def evaluate(
     """
     from jaxdl.train.evaluation import Evaluator
 
-    settings, program, placement, step, state = restore(workdir, checkpoint, overrides)
+    settings, program, placement, step, state = restore(workdir, checkpoint, overrides, **given)
     if split not in program.data.splits:
         raise InputError(f"--split={split}: this dataset has {', '.join(program.data.splits)}.")
     batch_size = settings.trainer.eval_batch_size or settings.trainer.batch_size

@@ -54,6 +54,8 @@ def test_it_trains_saves_and_resumes(name, tmp_path):
 
     whole = run("whole", 100)
     assert whole.metrics["test"]["accuracy"] > 0.85
+    _, evaluated = experiment.evaluate(tmp_path / "whole", model=MODELS[name])
+    assert evaluated["accuracy"] == pytest.approx(whole.metrics["test"]["accuracy"], abs=1e-6)
     run("parts", 60)
     parts = run("parts", 100)
     for ours, theirs in zip(jax.tree.leaves(whole.state), jax.tree.leaves(parts.state), strict=True):
