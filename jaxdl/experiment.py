@@ -220,9 +220,7 @@ def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
     for split, values in result.metrics.items():
         print(f"{split}: {format_values(values)}  (step {result.best_step or result.step}, {where})")
     if not result.metrics:
-        print(
-            f"there is no held-out split; the training loss stands in {record.path}/metrics.jsonl"
-        )
+        print(f"there is no held-out split; the training loss stands in {record.path}/metrics.jsonl")
     folder = config.quote_command([str(record.path)])
     print(f"run directory: {folder}")
     if trainer.plots:

@@ -10,7 +10,7 @@ from jaxdl.train.program import Metrics, Program, TrainState
 
 
 def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
-    """`chunk(state, window, resident, rows, count) -> (state, window, (step, nonfinite_step))`.
+    """`chunk(state, window, resident, rows, first, count) -> (state, window, (step, nonfinite_step))`.
 
     It is one program whatever `count`, so that where a chunk begins and ends, which a log, a signal or a resume
     decides, can change no bit.
@@ -20,19 +20,20 @@ def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
       window: training metrics since the last line of the log; donated.
       resident: the arrays that live on the device; empty when batches come from the host.
       rows: what the feed has taken: a batch, or the indices of several.
-      count: int32 [], how many steps of `rows` to make.
+      first: int32 [], the first of `rows` to take.
+      count: int32 [], how many steps to make.
     """
 
     def body(resident, rows, index, state, window):
         state, metrics = program.step(state, feed.batch(resident, rows, index))
         return state, {name: window[name].merge(metric) for name, metric in metrics.items()}
 
-    def chunk(state, window, resident, rows, count):
+    def chunk(state, window, resident, rows, first, count):
         if feed.most_steps == 1:
-            state, window = body(resident, rows, 0, state, window)
+            state, window = body(resident, rows, first, state, window)
         else:
             step = lambda index, carry: body(resident, rows, index, *carry)
-            state, window = jax.lax.fori_loop(0, count, step, (state, window))
+            state, window = jax.lax.fori_loop(first, first + count, step, (state, window))
         return state, window, (state.step, state.nonfinite_step)
 
     return chunk

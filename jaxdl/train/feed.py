@@ -13,6 +13,9 @@ from jaxdl.data.pipeline import Pipeline
 from jaxdl.data.sources import materialize
 from jaxdl.sharding import Placement
 
+ROWS = 100
+"""Steps whose indices are sent to the device together."""
+
 DEVICE_LIMIT = 512 * 2**20
 """Bytes of a training split up to which `--data_mode=auto` keeps it on the device."""
 
@@ -30,34 +33,35 @@ class HostFeed:
         self.resident: Mapping[str, jax.Array] = {}
 
     def take(self, step: int, most: int, stop: int):
-        """The rows of batch `step`; `stop` is where the run will end. Returns (rows, steps)."""
+        """The rows of batch `step`; `stop` is where the run will end. Returns (rows, first, steps)."""
         if self._next != (step, stop):
             self._iterator = iter(self._pipeline.iterate(step, stop, **self._options))
         rows = self._placement.place_batch(next(self._iterator))
         self._next = (step + 1, stop)
-        return rows, 1
+        return rows, 0, 1
 
     def batch(self, resident, rows, index):
         return rows
 
 
 class DeviceFeed:
-    """Keeps the split on the device; a dispatch is many steps, and sends their indices alone."""
+    """Keeps the split on the device; a dispatch sends nothing, and every `ROWS` steps their indices are sent."""
 
     row_axis = 1
 
     def __init__(self, pipeline: Pipeline, placement: Placement, arrays, *, most_steps: int):
         self._pipeline, self._placement, self.most_steps = pipeline, placement, most_steps
-        self._rows = placement.local_rows(pipeline.batch_size)
+        self._local = placement.local_rows(pipeline.batch_size)
+        self._block, self._rows = None, None
         self.resident = placement.replicate(arrays)
 
     def take(self, step: int, most: int, stop: int):
-        """The indices of up to `most` batches from `step`: int32 [most_steps, B]. Returns (rows, steps)."""
-        steps = min(most, self.most_steps)
-        taken = np.stack([self._pipeline.indices(step + i) for i in range(steps)])[:, self._rows]
-        rows = np.zeros((self.most_steps, taken.shape[1]), np.int32)
-        rows[:steps] = taken
-        return self._placement.place_batch(rows, axis=1), steps
+        """The indices of a block of batches, int32 [ROWS, B]; `step` is its `first`. Returns (rows, first, steps)."""
+        block, first = divmod(step, ROWS)
+        if block != self._block:
+            indices = [self._pipeline.indices(block * ROWS + i)[self._local] for i in range(ROWS)]
+            self._block, self._rows = block, self._placement.place_batch(np.stack(indices).astype(np.int32), axis=1)
+        return self._rows, first, min(most, self.most_steps, ROWS - first)
 
     def batch(self, resident, rows, index):
         return {name: array.at[rows[index]].get(mode="promise_in_bounds") for name, array in resident.items()}

@@ -90,6 +90,7 @@ class _Loop:
         self.checkpoints: Checkpoints | None = None  # opened once the step is compiled
         self.pending = collections.deque()  # (step, window, token) whose values are on their way to the host
         self.tokens = collections.deque()  # outputs of the dispatches in flight
+        self.numbers = {}  # small numbers on the devices, by value
         self.seconds = self.steps_timed = 0.0
         self.compile_seconds = 0.0
         self.frozen = False  # the state was seen to have frozen at a loss that was not finite
@@ -183,13 +184,14 @@ class _Loop:
         """Compiles the chunk of steps."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
-        rows, _ = self.feed.take(0, 1, self.program.total_steps)
+        rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
         self.zeros = self.placement.replicate(empty_window(self.program, self.feed, self.state, rows))
         self.window = self._fresh_window()
-        axes = (None, None, None, self.feed.row_axis, None)
+        axes = (None, None, None, self.feed.row_axis, None, None)
         function = self.placement.parallel(make_chunk(self.program, self.feed), axes, donate=(0, 1))
         if hasattr(function, "lower"):
-            function = function.lower(self.state, self.window, self.feed.resident, rows, self._count(1)).compile()
+            numbers = self._number(0), self._number(1)
+            function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
             flops = xla_flops(function)
             self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function
@@ -198,8 +200,11 @@ class _Loop:
     def _fresh_window(self):
         return jax.tree.map(jnp.copy, self.zeros)
 
-    def _count(self, count: int):
-        return self.placement.replicate(np.int32(count))
+    def _number(self, value: int):
+        """An int32 on the devices, sent once: sending it anew takes as long as a small step."""
+        if value not in self.numbers:
+            self.numbers[value] = self.placement.replicate(np.int32(value))
+        return self.numbers[value]
 
     # Steps.
 
@@ -217,17 +222,17 @@ class _Loop:
             self._profile()
             most = min(self._next_event() - self.step, self.config.steps_per_dispatch or chunk_steps)
             self.watchdog.at(f"reading the batch of step {self.step}")
-            rows, count = self.feed.take(self.step + self.skipped, most, total + self.skipped)
+            rows, first, count = self.feed.take(self.step + self.skipped, most, total + self.skipped)
             self.watchdog.at(f"training at step {self.step}")
             self.state, self.window, token = self.chunk(
-                self.state, self.window, self.feed.resident, rows, self._count(count)
+                self.state, self.window, self.feed.resident, rows, self._number(first), self._number(count)
             )
             self.step += count
             self.steps_timed += count
             self._throttle(token)
             speed = self.steps_timed / (self.seconds + time.monotonic() - began)
             if adapts and self.steps_timed > count:  # the first dispatch says nothing of the speed
-                chunk_steps = int(np.clip(speed * SECONDS_A_DISPATCH, 1, 2 * chunk_steps))
+                chunk_steps = max(1, min(int(speed * SECONDS_A_DISPATCH), 2 * chunk_steps))
             self.progress.advance(self.step, speed)
             if self.step % self.config.log_every == 0 or self.step == total:
                 self._log(token)

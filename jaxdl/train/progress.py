@@ -21,6 +21,7 @@ class Progress:
     """
 
     LINE_SECONDS = 10.0
+    SHOW_SECONDS = 0.2
 
     def __init__(self, mode: str, *, total: int, initial: int, batch_size: int, quiet: bool = False):
         self._quiet = quiet
@@ -28,6 +29,7 @@ class Progress:
         self._lines = not quiet and not self._bar_shown and mode != "off"
         self._batch_size, self._total = batch_size, total
         self._last_line = self._began = time.monotonic()
+        self._shown = 0.0
         self._first = self._step = initial
         self._postfix = self._rate = ""
         layout = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}<{remaining}]"
@@ -42,6 +44,10 @@ class Progress:
 
     def advance(self, step: int, steps_per_second: float) -> None:
         """The run has reached `step`; the speed is that of training alone."""
+        now = time.monotonic()
+        if now - self._shown < self.SHOW_SECONDS and step < self._total:
+            return
+        self._shown = now
         self._rate = f"{steps_per_second * self._batch_size:,.0f} examples/s"
         self._bar.set_postfix_str(", ".join(filter(None, (self._postfix, self._rate))), refresh=False)
         self._bar.update(step - self._step)
