@@ -74,7 +74,8 @@ class RunDirectory:
     def close(self) -> None:
         """Lets the directory go."""
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):  # of a full disk, which the run has told already
+                self._tensorboard.close()
             self._tensorboard = None
         if self._lock is not None:
             os.close(self._lock)

@@ -1,5 +1,6 @@
 """The run directory: whole files, one holder, and metrics that never tear or repeat."""
 
+import errno
 import json
 import os
 import subprocess
@@ -81,6 +82,15 @@ def test_full_disk_is_one_line(record):
     (record.path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(RunError, match="No space left on device"):
         record.metrics(1, "train", {"loss": 1.0})
+
+
+def test_closing_on_a_full_disk_hides_no_error_before(record, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record._tensorboard, "close", full)
+    record.close()
+    RunDirectory(record.path).open()  # the lock is free
 
 
 def test_flags_that_differ(record):
