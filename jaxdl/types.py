@@ -1,6 +1,7 @@
 """Number types with bounds. A dataclass field annotated with one becomes a flag that checks them.
 
-dropout_rate: Probability = 0.0      # `--model.dropout_rate=1.5` is refused, and told the bounds
+dropout_rate: Seed = Annotated[int, Bounds(0, 2**32 - 1)]
+Probability = 0.0      # `--model.dropout_rate=1.5` is refused, and told the bounds
 """
 
 import dataclasses
@@ -35,6 +36,7 @@ PositiveInt = Annotated[int, Bounds(1)]
 NonNegativeInt = Annotated[int, Bounds(0)]
 PositiveFloat = Annotated[float, Bounds(0, exclusive_minimum=True)]
 NonNegativeFloat = Annotated[float, Bounds(0)]
+Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 Probability = Annotated[float, Bounds(0, 1)]
 Rate = Annotated[float, Bounds(0, 1, exclusive_maximum=True)]
 """A fraction that may be zero but not one: dropout rates, momenta, decay rates."""

@@ -58,6 +58,7 @@ def test_the_environment_and_the_place_of_a_run_are_not_in_its_flags():
         ([*MLP, "--stpes=4"], "there is no flag --stpes. Did you mean '--steps'?"),
         ([*MLP, "--steps=many"], "--steps=many: expected a whole number, at least 1, or none."),
         ([*MLP, "--model.dropout_rate=2"], "--model.dropout_rate=2: expected a number, at least 0"),
+        ([*MLP, "--seed=4294967296"], "--seed=4294967296: expected a whole number, at least 0 and at most"),
         ([*MLP, "--batch_size=0"], "--batch_size=0: expected a whole number, at least 1."),
         (MLP[:2], "give --steps or --epochs"),
         ([*MLP, "--profile_steps=5"], "--profile_steps: expected the first and the last step"),

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxdl.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jaxdl.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 CHANGEABLE = {
     *("steps", "epochs", "keep_checkpoints", "patience"),
@@ -61,7 +61,7 @@ class TrainerConfig:
 
     workdir: str = ""
     data_dir: str = "~/tensorflow_datasets"
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 64
