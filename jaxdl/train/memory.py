@@ -3,6 +3,7 @@
 import ctypes
 import gc
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 def release() -> None:
     """Gives back what tracing and compilation have freed but the allocator keeps, where the C library can (glibc).
@@ -11,7 +12,11 @@ def release() -> None:
     """
     gc.collect()
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        library = ctypes.CDLL(None)
+        trim, option = library.malloc_trim, library.mallopt
     except (OSError, AttributeError):  # another C library
         return
     trim(0)
+    # From here on the steps' own buffers stay, or each step would ask for its pages anew.
+    option(M_TRIM_THRESHOLD, 2**30)
+    option(M_MMAP_THRESHOLD, 2**25)
