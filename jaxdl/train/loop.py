@@ -260,7 +260,7 @@ class _Loop:
         return min(events + [at for at in self.config.profile_steps if at > self.step])
 
     def _throttle(self, token) -> None:
-        """Waits for the dispatch `IN_FLIGHT` ago, and learns whether the state has frozen."""
+        """Waits for the dispatch `IN_FLIGHT` ago, so that few are ever queued."""
         self.tokens.append(token)
         if len(self.tokens) > IN_FLIGHT:
             jax.block_until_ready(self.tokens.popleft())

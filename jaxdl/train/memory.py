@@ -1,9 +1,10 @@
-"""Giving memory back to the operating system."""
+"""Giving memory back to the operating system, and keeping what the steps will use again."""
 
 import ctypes
 import gc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+
 
 def release() -> None:
     """Gives back what tracing and compilation have freed but the allocator keeps, where the C library can (glibc).
