@@ -6,6 +6,7 @@ before absl sees the command line, so that a missing or circular file is an erro
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -110,7 +111,19 @@ def fields_of(cls: type, overrides: Mapping[str, Any] | None = None) -> dict[str
 
     A field of another type (a function, a module) is no flag: it is set from Python alone.
     """
-    overrides = overrides or {}
+    fields = dict(_fields_of(cls))
+    for name, default in (overrides or {}).items():
+        if name in fields:
+            many = fields[name].many and default is not None
+            fields[name] = dataclasses.replace(fields[name], default=tuple(default) if many else default)
+    missing = next((name for name, field in fields.items() if field.default is dataclasses.MISSING), None)
+    if missing:
+        raise TypeError(f"{cls.__name__}.{missing} needs a default to be a flag")
+    return fields
+
+
+@functools.cache  # a sweep parses thousands of times
+def _fields_of(cls: type) -> Mapping[str, Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
     helps = _attribute_help(cls)
     result = {}
@@ -120,12 +133,10 @@ def fields_of(cls: type, overrides: Mapping[str, Any] | None = None) -> dict[str
         described = _describe(hints.get(field.name, field.type))
         if described is None:
             continue
-        default = overrides.get(field.name, field.default)
-        if default is dataclasses.MISSING:
-            if field.default_factory is dataclasses.MISSING:
-                raise TypeError(f"{cls.__name__}.{field.name} needs a default to be a flag")
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        if described["many"] and default is not None:
+        if described["many"] and default not in (None, dataclasses.MISSING):
             default = tuple(default)
         result[field.name] = Field(field.name, default, helps.get(field.name, ""), **described)
     return result

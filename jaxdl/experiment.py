@@ -7,11 +7,12 @@
 one. Any part may be an object of one's own in place of flags: `run(settings, model=MyModel())`.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxdl import config
@@ -37,34 +38,43 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None):
     trainer = settings.trainer
     data = given.get("dataset")
     if data is None:
-        data = settings.make("dataset").load(trainer.data_dir, trainer.seed)
+        data = settings.make("dataset").load(trainer.data_dir)
     if "train" not in data.splits:
         raise InputError(
             f"dataset '{settings.names['dataset']}' has no training split; it has {', '.join(data.splits)}."
         )
-    task = given.get("task") or settings.make("task")
-    task.check(data)
-    model = given.get("model") or _make_model(settings, task.model_fields(data))
-    examples = len(data.splits["train"])
-    if trainer.batch_size > examples:
-        raise InputError(f"--batch_size={trainer.batch_size} is larger than the training split of {examples} examples.")
-    total = trainer.steps or max(1, round(trainer.epochs * examples / trainer.batch_size))
     program = Program(
-        model=model,
-        task=task,
+        **_parts(settings, data, given),
         data=data,
-        update=settings.make("update"),
-        optimizer=settings.make("optimizer"),
-        schedule=settings.make("schedule"),
-        total_steps=total,
-        augmentations=tuple(settings.make(f"augment.{name}") for name in settings.names["augment"]),
+        total_steps=_total_steps(trainer, len(data.splits["train"])),
+        seed=trainer.seed,
         precision=trainer.precision,
         remat=trainer.remat,
         gradient_accumulation=trainer.gradient_accumulation,
         on_nonfinite=trainer.on_nonfinite,
     )
+    program.task.check(data)
     _check_shapes(jax, program, settings)
     return program
+
+
+def _parts(settings: Settings, data, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Program` that the numbers among the flags make; they may be traced."""
+    task = given.get("task") or settings.make("task")
+    return {
+        "model": given.get("model") or _make_model(settings, task.model_fields(data)),
+        "task": task,
+        "update": settings.make("update"),
+        "optimizer": settings.make("optimizer"),
+        "schedule": settings.make("schedule"),
+        "augmentations": tuple(settings.make(f"augment.{name}") for name in settings.names["augment"]),
+    }
+
+
+def _total_steps(trainer: TrainerConfig, examples: int) -> int:
+    if trainer.batch_size > examples:
+        raise InputError(f"--batch_size={trainer.batch_size} is larger than the training split of {examples} examples.")
+    return trainer.steps or max(1, round(trainer.epochs * examples / trainer.batch_size))
 
 
 def _make_model(settings: Settings, fields: Mapping[str, Any]):
@@ -82,12 +92,8 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
 
 def _check_shapes(jax, program, settings: Settings) -> None:
     """Traces one step without computing it: what does not fit is told in a line, before anything is written."""
-    from jaxdl.data.pipeline import Pipeline
-
-    rows = Pipeline(
-        program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate
-    )
-    example = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in rows.batch(0).items()}
+    batch = program.pipeline(settings.trainer.batch_size).batch(0)
+    example = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
     shapes = {name: tuple(value.shape) for name, value in example.items()}
     try:
         state = jax.eval_shape(program.init, jax.ShapeDtypeStruct((), "uint32"), example)
@@ -136,50 +142,179 @@ def run(settings: Settings, **given):
     import jax
 
     from jaxdl.train import loop
-    from jaxdl.train.checkpoints import finished_steps
-    from jaxdl.train.record import RunDirectory
+    from jaxdl.train.checkpoints import Checkpoints
 
     trainer = settings.trainer
     if not trainer.workdir:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         trainer = dataclasses.replace(trainer, workdir=str(pathlib.Path("runs") / f"{settings.title}-{stamp}"))
     placement = prepare_devices(trainer)
-    record = RunDirectory(trainer.workdir, writer=jax.process_index() == 0, tensorboard=trainer.tensorboard)
-    record.check_flags(settings.flags, CHANGEABLE)
+    record = _record(trainer, settings)
     _check_batches(placement, trainer)
     program = build(settings, given)
-    record.open()
-    try:
-        changes = record.check_flags(settings.flags, CHANGEABLE)
-        reached = max(finished_steps(record.path), default=0)
-        if reached > program.total_steps:
-            raise InputError(
-                f"{record.path} has a checkpoint at step {reached}, beyond the {program.total_steps} asked for; "
-                "ask for more steps, or name another --workdir."
-            )
-        record.write_flags(settings.flags, _flags_comment(record.path, given))
-        if changes and jax.process_index() == 0:
-            print(f"continuing {record.path} with changes: {'; '.join(changes)}", flush=True)
+    with _opened([record], [settings], program, given):
         if jax.process_index() == 0:
             print(f"{settings.title}: {program.total_steps} steps into {record.path}", flush=True)
-        try:
-            result = loop.train(program, trainer, placement, record)
-            record.status(
-                state={0: "done"}.get(result.status, "preempted"),
-                step=result.step,
-                best_step=result.best_step,
-                metrics=result.metrics,
-            )
-        except BaseException as error:
-            state = "diverged" if isinstance(error, loop.Diverged) else "failed"
-            if not isinstance(error, InputError):
-                _status_if_possible(record, state, error)
-            raise
+        checkpoints = Checkpoints(record.path, keep=trainer.keep_checkpoints)
+        [result] = loop.train(program, trainer, placement, [_run(program, record, trainer)], checkpoints)
+        if result.error is not None:
+            raise result.error
+        _conclude(record, result)
         if jax.process_index() == 0:
             _report(result, record, program, placement, trainer)
         return result
+
+
+def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Sequence[str | None] | None = None):
+    """Trains runs that differ in numbers and seeds alone as one compiled program, each into its own run directory.
+
+    Args:
+      trials: the runs, each with its workdir; all of one `Settings.program_key`.
+      folder: where the checkpoint of all of them is while they train. The same trials go on from it.
+      ended: how a trial ended before ("done", "stopped", "diverged"), for those that are to stay as they are.
+
+    Returns:
+      The loop's `Result`s, in their order. What became of each stands in its run directory, a divergence too.
+
+    Raises:
+      InputError: nothing was written: the runs are not one program, or a number cannot be traced.
+      RunError: the runs had begun.
+    """
+    import jax
+
+    from jaxdl.sharding import TrialPlacement, make_mesh
+    from jaxdl.train import loop
+    from jaxdl.train.trial_checkpoints import TrialCheckpoints
+    from jaxdl.train.trials import Trials
+
+    first = trials[0].trainer
+    keys = [dict(settings.program_key()) for settings in trials]
+    names = dict.fromkeys(name for key in keys for name in key)
+    differing = [name for name in names if any(key.get(name) != keys[0].get(name) for key in keys)]
+    if differing:
+        raise InputError(f"these runs are not one program: {', '.join(differing)} differ, not numbers and seeds alone.")
+    if first.on_nonfinite == "rollback" or first.parallelism != "jit" or first.profile_steps:
+        raise InputError(
+            "trials that train as one program go in step: --on_nonfinite=rollback, --profile_steps and "
+            "--parallelism other than jit need --executor=local."
+        )
+    prepare_devices(first)
+    ended = list(ended or [None] * len(trials))
+    records = [
+        _record(settings.trainer, settings, writer=end is None) for settings, end in zip(trials, ended, strict=True)
+    ]
+    program = build(trials[0])
+
+    def at(numbers):
+        return dataclasses.replace(program, **_parts(trials[0].with_numbers(numbers), program.data, {}))
+
+    placement = TrialPlacement(make_mesh(first.mesh, jax.devices()[: len(trials)]))
+    seeds = [settings.trainer.seed for settings in trials]
+    together = Trials(at, [settings.numbers() for settings in trials], seeds, placement.num_shards)
+    for member in together.members:
+        member.task.check(program.data)
+    _check_traceable(together, first.batch_size)
+    with _opened(records, trials, program, {}):
+        print(f"{len(trials)} trials of {program.total_steps} steps as one program, into {folder}", flush=True)
+        runs = [
+            _run(program, record, settings.trainer, end)
+            for record, settings, end in zip(records, trials, ended, strict=True)
+        ]
+        checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together, placement)
+        results = loop.train(together, first, placement, runs, checkpoints)
+        for record, result, member, settings in zip(records, results, together.members, trials, strict=True):
+            if result.error is not None:
+                _status_if_possible(record, "diverged", result.error)
+            else:
+                _conclude(record, result)
+        return results
+
+
+def _check_traceable(together, batch_size: int) -> None:
+    """Traces a step of all trials without computing it: a number on which Python branches is named."""
+    import jax
+
+    pipeline = together.pipeline(batch_size)
+
+    def trace(trials) -> None:
+        state = jax.eval_shape(trials.init, trials.seed, pipeline.example())
+        jax.eval_shape(trials.step, state, pipeline.batch(0))
+
+    errors = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError, ValueError)
+    try:
+        trace(together)
+    except errors:
+        for number in together.numbers:
+            try:
+                trace(together.only(number))
+            except errors as error:
+                reason = next(line for line in str(error).splitlines() if line.strip())
+                flag = ".".join(number).removeprefix("update.")
+                raise InputError(
+                    f"--{flag} cannot vary within one program ({reason[:200]}); take --executor=local, or name "
+                    f"'{number[1]}' in `untraceable` of its class, for a program of its own for each value."
+                ) from error
+        raise
+
+
+def _record(trainer: TrainerConfig, settings: Settings, writer: bool = True):
+    """The run directory, not opened yet, its flags compared."""
+    import jax
+
+    from jaxdl.train.record import RunDirectory
+
+    record = RunDirectory(trainer.workdir, writer=writer and jax.process_index() == 0, tensorboard=trainer.tensorboard)
+    record.check_flags(settings.flags, CHANGEABLE)
+    return record
+
+
+def _run(program, record, trainer: TrainerConfig, ended: str | None = None):
+    from jaxdl.train.run import Run
+
+    selection = program.task.selection if "validation" in program.data.splits else None
+    return Run(record, selection, trainer.patience, ended)
+
+
+@contextlib.contextmanager
+def _opened(records, of: Sequence[Settings], program, given: Mapping[str, Any]) -> Iterator[None]:
+    """Holds the run directories; what goes wrong inside stands in their status.json."""
+    from jaxdl.train import loop
+    from jaxdl.train.checkpoints import finished_steps
+
+    try:
+        for record, settings in zip(records, of, strict=True):
+            record.open()
+            changes = record.check_flags(settings.flags, CHANGEABLE)
+            reached = max(finished_steps(record.path), default=0)
+            if reached > program.total_steps:
+                raise InputError(
+                    f"{record.path} has a checkpoint at step {reached}, beyond the {program.total_steps} asked for; "
+                    "ask for more steps, or name another --workdir."
+                )
+            record.write_flags(settings.flags, _flags_comment(record.path, given))
+            if changes and record.writer:
+                print(f"continuing {record.path} with changes: {'; '.join(changes)}", flush=True)
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException as error:
+            for record in records:
+                _status_if_possible(record, "diverged" if isinstance(error, loop.Diverged) else "failed", error)
+            raise
     finally:
-        record.close()
+        for record in records:
+            record.close()
+
+
+def _conclude(record, result) -> None:
+    """Says in status.json how the run ended."""
+    record.status(
+        state=result.ended or "preempted",
+        step=result.step,
+        best_step=result.best_step,
+        metrics=result.metrics,
+    )
 
 
 def _check_batches(placement, trainer: TrainerConfig) -> None:
@@ -246,7 +381,6 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
     import jax
     import numpy as np
 
-    from jaxdl.data.pipeline import Pipeline
     from jaxdl.train.checkpoints import choose, read_state
     from jaxdl.train.record import read_metrics
     from jaxdl.train.stopping import best_record
@@ -260,10 +394,7 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
     program = build(settings, given)
     best = best_record(read_metrics(path), *program.task.selection, "validation")
     step = choose(path, checkpoint, None if best is None else best["step"])
-    rows = Pipeline(
-        program.data.splits["train"], batch_size=settings.trainer.batch_size, seed=0, collate=program.data.collate
-    )
-    example = rows.batch(0)
+    example = program.pipeline(settings.trainer.batch_size).example()
     shapes = jax.eval_shape(lambda seed: program.init(seed, example), np.uint32(0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement.replicated), shapes)
     return settings, program, placement, step, read_state(path, step, like)
@@ -286,4 +417,5 @@ def evaluate(
     if split not in program.data.splits:
         raise InputError(f"--split={split}: this dataset has {', '.join(program.data.splits)}.")
     batch_size = settings.trainer.eval_batch_size or settings.trainer.batch_size
-    return step, Evaluator(program, placement, batch_size).metrics(state, split)
+    [values] = Evaluator(program, placement, batch_size).metrics(state, split)
+    return step, values

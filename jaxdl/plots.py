@@ -70,13 +70,13 @@ def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_
             label = f"best: {values[at]:.4g} at step {int(steps[at]):,}"
             axes.plot(steps[at], values[at], "o", markersize=10, fillstyle="none", color=BLACK, zorder=5, label=label)
         if name == "loss" and drawn:
-            _log_if_wide(axes, np.concatenate(drawn))
-        _style(axes, "" if name is not names[-1] or len(rates[0]) else "step", name.replace("_", " "))
+            log_if_wide(axes, np.concatenate(drawn))
+        style(axes, "" if name is not names[-1] or len(rates[0]) else "step", name.replace("_", " "))
         if drawn:
             axes.legend(frameon=False, fontsize=8)
     if len(rates[0]):
         panels[-1].plot(*rates, color=GRAY, linewidth=1.2)
-        _style(panels[-1], "step", "learning rate")
+        style(panels[-1], "step", "learning rate")
         panels[-1].set_ylim(bottom=0)
         panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
         panels[-1].yaxis.get_offset_text().set_fontsize(8)
@@ -115,10 +115,10 @@ def comparison(
         axes.plot(steps, mean, color=color, linestyle=dashes, linewidth=1.5, marker=marker, label=f"{label}  {last}")
         if spread is not None:
             axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
-    _style(axes, "step", metric.replace("_", " "), title)
+    style(axes, "step", metric.replace("_", " "), title)
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     if best == "min" and means:
-        _log_if_wide(axes, np.concatenate([mean for _, mean, _ in means.values()]))
+        log_if_wide(axes, np.concatenate([mean for _, mean, _ in means.values()]))
     if means:
         last = "last value" if all(spread is None for _, _, spread in means.values()) else "last value ± SD over seeds"
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
@@ -237,10 +237,10 @@ def reliability(count: np.ndarray, confidence: np.ndarray, correct: np.ndarray) 
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1)
     upper.legend(frameon=False, fontsize=8, loc="upper left")
-    _style(upper, "", "accuracy", f"expected calibration error {error:.2%}")
+    style(upper, "", "accuracy", f"expected calibration error {error:.2%}")
     lower.bar(centers, count[filled] / max(count.sum(), 1), width, color=GRAY, edgecolor="white", linewidth=0.5)
     lower.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    _style(lower, "confidence", "examples")
+    style(lower, "confidence", "examples")
     return figure
 
 
@@ -259,7 +259,7 @@ def predictions(targets: np.ndarray, predicted: np.ndarray) -> Figure:
         deviations = np.square(x - x.mean()).sum()
         r2 = f", R² = {1 - np.square(x - y).sum() / deviations:.3f}" if deviations > 0 else ""
         axes.set_aspect("equal", adjustable="datalim")
-        _style(axes, "target", "prediction", f"{_target_name(target, targets.shape[1])}N = {len(x):,}{r2}")
+        style(axes, "target", "prediction", f"{_target_name(target, targets.shape[1])}N = {len(x):,}{r2}")
     return figure
 
 
@@ -275,7 +275,7 @@ def residuals(targets: np.ndarray, predicted: np.ndarray) -> Figure:
         axes.scatter(x, residual, **_points(len(x)))
         axes.axhline(0, color=GRAY, linestyle="--", linewidth=1)
         title = f"mean {residual.mean():.2g}, SD {residual.std():.3g}"
-        _style(axes, "prediction", "prediction − target", _target_name(target, targets.shape[1]) + title)
+        style(axes, "prediction", "prediction − target", _target_name(target, targets.shape[1]) + title)
     return figure
 
 
@@ -331,7 +331,7 @@ def _draw_noisy(axes, steps: np.ndarray, values: np.ndarray, color: str, label: 
     axes.plot(steps, mean, color=color, linewidth=1.4, label=f"{label} (mean of {window // 2 * 2 + 1} points)")
 
 
-def _log_if_wide(axes, values: np.ndarray) -> None:
+def log_if_wide(axes, values: np.ndarray) -> None:
     """A logarithmic axis where the values are positive and span a decade."""
     if values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
@@ -341,7 +341,8 @@ def _log_if_wide(axes, values: np.ndarray) -> None:
             axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _style(axes, xlabel: str, ylabel: str, title: str = "") -> None:
+def style(axes, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Labels, and what all axes of this house share: small type, a faint grid, no box."""
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
     axes.set_title(title, fontsize=9)

@@ -7,7 +7,7 @@ as the step, because Optax branches in Python on lengths and decay rates, which 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -263,7 +263,7 @@ class ReduceOnPlateau(Schedule):
     """The peak, multiplied by `decay` whenever the training loss has stopped falling.
 
     What it knows of the past is part of the optimizer's state, and so of a checkpoint. `decay` and `rtol` are
-    checked by Optax in Python and cannot be traced: they are the same for all trials of a vectorised sweep.
+    checked by Optax in Python and cannot be traced: each of their values is a program of its own.
 
     Attributes:
       decay: What the learning rate is multiplied by on a plateau.
@@ -281,13 +281,13 @@ class ReduceOnPlateau(Schedule):
     cooldown: NonNegativeInt = 0
     end_ratio: NonNegativeFloat = 0.0
 
+    untraceable: ClassVar[tuple[str, ...]] = ("decay", "rtol")
+
     def factor(self, step, begin, end):
         return jnp.float32(1)
 
     def scale_by_plateau(self) -> optax.GradientTransformationExtraArgs:
         """Scales updates by the reduction so far, `state.scale`; its update takes the loss as `value`."""
-        if isinstance(self.decay, jax.core.Tracer) or isinstance(self.rtol, jax.core.Tracer):
-            raise InputError("schedule.decay and schedule.rtol of 'reduce_on_plateau' cannot vary in one program.")
         return optax.contrib.reduce_on_plateau(
             self.decay,
             patience=self.patience,

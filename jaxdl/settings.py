@@ -65,6 +65,45 @@ class Settings:
         """The object of a part, from its flags."""
         return self.classes[part](**self.values[part])
 
+    def numbers(self) -> dict[tuple[str, str], float]:
+        """The numbers that a compiled program can take as arguments, by part and field: floats other than zero.
+
+        Zero is left out, as it often takes a part of the program away (no momentum is no state to keep it in), and so
+        is what a class names in `untraceable`. The trainer's own fields shape the loop around the program, and the
+        dataset's are used up when it is loaded.
+        """
+        return {
+            (part, name): self.values[part][name]
+            for part, cls in self.classes.items()
+            if part not in ("trainer", "dataset")
+            for name, field in config.fields_of(cls).items()
+            if field.kind is float and not field.many and name not in getattr(cls, "untraceable", ())
+            if self.values[part][name]
+        }
+
+    def with_numbers(self, numbers: Mapping[tuple[str, str], Any]) -> "Settings":
+        """These settings with other numbers, which may be traced; `flags` stay as they are."""
+        values = {part: dict(fields) for part, fields in self.values.items()}
+        for (part, name), value in numbers.items():
+            values[part][name] = value
+        return dataclasses.replace(self, values=values)
+
+    def program_key(self) -> tuple[tuple[str, Any], ...]:
+        """Equal for two runs that can be one program: they differ in `numbers`, the seed and the workdir alone.
+
+        Returns:
+          what must be equal, by flag; of a number, that it is one.
+        """
+        numbers = self.numbers()
+        free = {("trainer", "seed"), ("trainer", "workdir")}
+        fixed = {
+            ".".join((part, name)): "a number" if (part, name) in numbers else value
+            for part, values in self.values.items()
+            for name, value in values.items()
+            if (part, name) not in free
+        }
+        return tuple({**self.names, **fixed}.items())
+
 
 @dataclasses.dataclass(frozen=True)
 class _Part:

@@ -21,6 +21,9 @@ from jaxdl.layers.batch_axis import batch_context
 DATA = "data"
 """The mesh axis over which a batch is split."""
 
+PER_RUN = "per run"
+"""The place of an argument or result that belongs to the run: its state, its metrics."""
+
 
 def initialize_distributed(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, when flags or the environment say that there are any.
@@ -100,6 +103,16 @@ class Placement:
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def per_run(self) -> NamedSharding:
+        """The sharding of what belongs to the run."""
+        return self.replicated
+
+    @property
+    def evaluation_axis(self) -> int | None:
+        """The axis along which an evaluation batch is split; None: it is replicated."""
+        return 0
+
     def split(self, axis: int = 0) -> NamedSharding:
         """The sharding of an array whose `axis` is the batch."""
         return NamedSharding(self.mesh, PartitionSpec(*([None] * axis), DATA))
@@ -125,25 +138,26 @@ class Placement:
         """A tree on every device of the mesh. Host values must be the same in every process."""
         return jax.device_put(tree, self.replicated)
 
-    def place_batch(self, tree, axis: int = 0):
-        """This process's rows of a batch as global arrays, split over the devices along `axis`."""
-        sharding = self.split(axis)
+    def place_batch(self, tree, axis: int | None = 0):
+        """This process's rows of a batch as global arrays, split over the devices along `axis`, or replicated."""
+        sharding = self.replicated if axis is None else self.split(axis)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
     def parallel(
-        self, function: Callable, batch_axes: tuple[int | None, ...], donate: tuple[int, ...] = ()
+        self, function: Callable, places: tuple[int | str | None, ...], donate: tuple[int, ...] = ()
     ) -> Callable:
-        """Compiles a pure function of replicated and batch-split arguments into one with replicated results.
+        """Compiles a pure function of a run's state and its batches for the devices; its results are PER_RUN.
 
         Args:
           function: arrays to arrays; under `shard_map` and `pmap` it is traced for one shard, with `batch_context`
             naming the mapped axis.
-          batch_axes: for each argument, the axis that is the batch, or None for a replicated one.
+          places: for each argument, the axis along which it is split as a batch is, PER_RUN, or None: replicated.
           donate: the arguments whose memory may be used again.
 
         Returns:
           A jitted function of the same arguments.
         """
+        batch_axes = tuple(None if place == PER_RUN else place for place in places)
         shardings = tuple(self.replicated if axis is None else self.split(axis) for axis in batch_axes)
         if self.mode == "jit":
             return jax.jit(function, in_shardings=shardings, out_shardings=self.replicated, donate_argnums=donate)
@@ -174,3 +188,26 @@ class Placement:
             for argument, axis in zip(arguments, batch_axes, strict=True)
         ]
         return self.replicate(mapped(*stacked))
+
+
+class TrialPlacement(Placement):
+    """A mesh over which trials are split, and not their batches: each device trains its own, and none asks another."""
+
+    @property
+    def per_run(self) -> NamedSharding:
+        return self.split()
+
+    @property
+    def evaluation_axis(self) -> None:
+        return None
+
+    def local_rows(self, batch_size: int) -> slice:
+        return slice(None)
+
+    def parallel(self, function, places, donate=()):
+        shardings = tuple(
+            self.replicated if place is None else self.split(0 if place == PER_RUN else place) for place in places
+        )
+        specs = tuple(sharding.spec for sharding in shardings)
+        mapped = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=self.per_run.spec, check_vma=False)
+        return jax.jit(mapped, in_shardings=shardings, out_shardings=self.per_run, donate_argnums=donate)

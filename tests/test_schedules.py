@@ -169,10 +169,3 @@ def scales_of(values, **fields):
 )
 def test_a_plateau_reduces_the_learning_rate(values, fields, expected):
     np.testing.assert_allclose(scales_of(values, **{"average_steps": 1, **fields}), expected, rtol=1e-6)
-
-
-def test_a_traced_plateau_decay_is_refused_in_one_line():
-    with pytest.raises(InputError, match="cannot vary"):
-        jax.vmap(lambda decay: create("reduce_on_plateau", decay=decay).scale_by_plateau().init(jnp.ones(1)))(
-            jnp.array([0.1, 0.5])
-        )

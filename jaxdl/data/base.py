@@ -1,6 +1,6 @@
 """What a dataset gives: its splits and what the training needs to know of them.
 
-A dataset is a frozen dataclass of flags with `load(self, data_dir: str, seed: int = 0) -> Data`.
+A dataset is a frozen dataclass of flags with `load(self, data_dir: str) -> Data`.
 """
 
 import dataclasses

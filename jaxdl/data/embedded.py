@@ -35,7 +35,7 @@ class _Embedded(SplitFlags):
 class _Classification(_Embedded):
     """A labelled table, or images."""
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs float32 [B, features], labels int32 [B]."""
         found = self._load()
         labels = found.target.astype(np.int32)
@@ -91,7 +91,7 @@ class Diabetes(_Embedded):
 
     loader = "load_diabetes"
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs float32 [B, 10], targets float32 [B, 1] from 25 to 346."""
         found = self._load()
         arrays = {"inputs": found.data.astype(np.float32), "targets": found.target[:, None].astype(np.float32)}

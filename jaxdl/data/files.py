@@ -53,7 +53,7 @@ class Idx(_Published):
 
     class_names: tuple[str, ...] = ()
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs uint8 [B, H, W, 1], labels int32 [B]. Raises InputError for a missing or damaged file."""
         folder = folder_of(data_dir, self.path)
         train, test = (
@@ -74,7 +74,7 @@ class Cifar10Binary(_Published):
     Whichever of data_batch_1.bin to data_batch_5.bin are there are the training split.
     """
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs uint8 [B, 32, 32, 3], labels int32 [B]. Raises InputError for a missing or damaged file."""
         folder = folder_of(data_dir, self.path)
         folder = folder / "cifar-10-batches-bin" if (folder / "cifar-10-batches-bin").is_dir() else folder

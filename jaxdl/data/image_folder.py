@@ -32,7 +32,7 @@ class ImageFolder(SplitFlags, images.ImageFlags):
     image_size: PositiveInt = 32
     color: Literal["rgb", "gray"] = "rgb"
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs uint8 [B, image_size, image_size, channels], labels int32 [B]; classes in alphabetical order.
 
         Raises:

@@ -53,6 +53,15 @@ class Pipeline:
         """Records of the global batch `step`: int64 [batch_size]. Epochs follow each other without a gap."""
         return self._order(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
 
+    def block(self, step: int, steps: int) -> np.ndarray:
+        """Records of this process's rows of `steps` batches, from `step` on: int64 [steps, rows]."""
+        positions = np.arange(step * self.batch_size, (step + steps) * self.batch_size)
+        return self._order(positions).reshape(steps, -1)[:, self._rows.start : self._rows.stop]
+
+    def example(self) -> Batch:
+        """One row of a batch, for its shapes: [1, ...]."""
+        return {name: value[:1] for name, value in self.batch(0).items()}
+
     def batch(self, step: int) -> Batch:
         """This process's rows of batch `step`."""
         first = step * self.batch_size

@@ -56,7 +56,7 @@ class Arrays(_Own):
 
     class_names: tuple[str, ...] = ()
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Reads the file without unpickling anything.
 
         Raises:
@@ -110,7 +110,7 @@ class Csv(_Own):
     kind: Literal["classification", "regression"] = "classification"
     delimiter: str = ","
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Inputs float32 [B, columns], and labels int32 [B] or targets float32 [B, T].
 
         Raises:

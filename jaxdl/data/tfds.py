@@ -44,7 +44,7 @@ class Tfds(SplitFlags, images.ImageFlags):
     image_key: str | None = None
     label_key: str | None = None
 
-    def load(self, data_dir: str = "", seed: int = 0) -> Data:
+    def load(self, data_dir: str = "") -> Data:
         """Opens the prepared files under `data_dir` (empty: ~/tensorflow_datasets).
 
         Raises:

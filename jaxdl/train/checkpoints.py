@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from jaxdl.errors import InputError, RunError
 from jaxdl.train.record import guard_disk
+from jaxdl.train.run import Run
 
 
 def finished_steps(workdir: pathlib.Path) -> list[int]:
@@ -70,13 +72,14 @@ class Checkpoints:
     """The checkpoints of one run directory."""
 
     def __init__(self, workdir: pathlib.Path, *, keep: int = 2):
-        """`keep`: how many of the latest are kept, beside that of `best_step`."""
+        """`keep`: how many of the latest are kept, beside the best."""
         self.directory = pathlib.Path(workdir) / "checkpoints"
-        self.best_step: int | None = None
+        self._best_step: int | None = None
         self._keep = keep
-        self._open()
+        self._manager = None
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Makes the directory, and clears away what was not finished."""
         import orbax.checkpoint as ocp  # 24 MB and half a second: not before the step is compiled
 
         self._orbax = ocp
@@ -87,13 +90,33 @@ class Checkpoints:
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax's question which of these, in order of their steps, stay when a new one is on disk."""
         latest = {info.step for info in checkpoints[-self._keep :]}
-        return [info.step in latest or info.step == self.best_step for info in checkpoints]
+        return [info.step in latest or info.step == self._best_step for info in checkpoints]
 
-    def save(self, step: int, tree: Any) -> None:
-        """Starts to write `tree`; returns when its arrays may change again, not when they are on disk."""
+    def save(self, step: int, tree: Any, best_steps: Sequence[int | None] = (None,)) -> None:
+        """Starts to write `tree`; returns when its arrays may change again, not when they are on disk.
+
+        Args:
+          best_steps: the step whose checkpoint is kept beside the latest ones; of the one run.
+        """
+        self._best_step = best_steps[0]
         if step not in self.steps():
             with self._writing():
                 self._manager.save(step, args=self._orbax.args.StandardSave(tree), force=True)
+
+    def finish(self, tree: Any, runs: Sequence[Run]) -> list[tuple[int | None, Any]]:
+        """Waits until all is on disk. Gives the step that counts, None for the last one, and the state of it.
+
+        Args:
+          tree: what was saved last.
+          runs: the one run.
+        """
+        self.wait()
+        best_step, state = runs[0].best_step(), tree["state"]
+        if best_step not in self.steps():  # there is no validation split, or that checkpoint was damaged
+            return [(None, state)]
+        if runs[0].ended == "done" and best_step != int(state.step):
+            state = self.restore(best_step, tree)["state"]
+        return [(best_step, state)]
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk. Raises: RunError, when it could not be written."""
@@ -102,6 +125,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Ends the threads. What could not be written was told by the `save` or `wait` before."""
+        if self._manager is None:
+            return
         try:
             self._manager.close()
         except (OSError, ValueError) as error:
@@ -169,4 +194,4 @@ class Checkpoints:
         logging.warning("checkpoint %d is damaged (%s); it is set aside in %s/damaged", step, reason, self.directory)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoint set aside")
-        self._open()
+        self.open()

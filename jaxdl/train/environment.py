@@ -1,6 +1,7 @@
 """What a run ran on and with: the contents of environment.json."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -10,14 +11,13 @@ import sys
 import jax
 
 import jaxdl
-from jaxdl.scaling.flops import parameter_count
 from jaxdl.sharding import Placement
-from jaxdl.train.program import Program, TrainState
+from jaxdl.train.program import Program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
 
 
-def describe(program: Program, state: TrainState, placement: Placement, **measured) -> dict:
+def describe(program: Program, parameters: int, placement: Placement, **measured) -> dict:
     """Versions, devices, mesh, model, parameters, and what the caller has measured. No environment variables."""
     devices = list(placement.mesh.devices.flat)
     return {
@@ -31,7 +31,7 @@ def describe(program: Program, state: TrainState, placement: Placement, **measur
         "mesh": dict(placement.mesh.shape),
         "parallelism": placement.mode,
         "model": _described(program.model),
-        "parameters": parameter_count(state.params),
+        "parameters": parameters,
         "total_steps": program.total_steps,
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         **measured,
@@ -50,6 +50,7 @@ def _plain(value):
     return value if isinstance(value, (int, float, str, bool, tuple, type(None))) else str(value)
 
 
+@functools.cache
 def git_commit() -> str | None:
     """The commit of the source tree that is imported, with `+changes` where it differs; None outside a checkout."""
     folder = pathlib.Path(jaxdl.__file__).parent

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxdl.data.pipeline import eval_batches
-from jaxdl.sharding import Placement
+from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train.program import Program, TrainState
 
 
@@ -21,42 +21,42 @@ class Evaluator:
 
     def __init__(self, program: Program, placement: Placement, batch_size: int, *, keep: bool = False):
         self._program, self._placement, self._batch_size, self._keep = program, placement, batch_size, keep
-        self._rows = placement.local_rows(batch_size)
+        self._rows = placement.local_rows(batch_size)  # all of them, where the batch is not split
         self._kept: dict[str, list] = {}
-        self._evaluate = placement.parallel(program.evaluate, (None, 0))
+        self._evaluate = placement.parallel(program.evaluate, (PER_RUN, placement.evaluation_axis))
         self._merge = jax.jit(lambda a, b: {name: metric.merge(b[name]) for name, metric in a.items()})
         self._predict = jax.jit(program.predict)
 
     def metrics(
         self, state: TrainState, split: str, may_go_on: Callable[[], bool] = lambda: True
-    ) -> dict[str, Any] | None:
-        """Every metric of the task by name, computed over the whole split; None if `may_go_on` ended it before."""
-        state = self._needed(state)
+    ) -> list[dict[str, Any]] | None:
+        """Every metric of the task by name, computed over the whole split, for each of the program's members.
+
+        None if `may_go_on` ended it before.
+        """
+        state = state.for_evaluation()
         total = None
         for batch in self._batches(split):
             if not may_go_on():
                 return None
             metrics = self._evaluate(state, batch)
             total = metrics if total is None else self._merge(total, metrics)
-        return {name: metric.compute() for name, metric in jax.device_get(total).items()}
+        return [{name: metric.compute() for name, metric in part.items()} for part in self._program.split(total)]
 
     def predictor(self, state: TrainState) -> Callable[[Any], Any]:
         """`predict(batch)`: outputs for a raw host batch, for figures; this process's devices alone."""
-        state = jax.device_get(self._needed(state))
+        state = jax.device_get(state.for_evaluation())
         return lambda batch: jax.device_get(self._predict(state, batch))
 
     def host_batches(self, split: str) -> Iterable[dict[str, np.ndarray]]:
         """The batches of a split, whole, on the host."""
         return eval_batches(self._program.data.splits[split], self._batch_size)
 
-    def _needed(self, state: TrainState) -> TrainState:
-        return state.replace(opt_state={}, loss_scale=None)
-
     def _batches(self, split: str) -> Iterable[Any]:
         if split in self._kept:
             return self._kept[split]
         batches = eval_batches(self._program.data.splits[split], self._batch_size, rows=self._rows)
-        placed = map(self._placement.place_batch, batches)
+        placed = (self._placement.place_batch(batch, self._placement.evaluation_axis) for batch in batches)
         if not self._keep:
             return placed
         self._kept[split] = list(placed)

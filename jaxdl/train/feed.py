@@ -51,16 +51,15 @@ class DeviceFeed:
 
     def __init__(self, pipeline: Pipeline, placement: Placement, arrays, *, most_steps: int):
         self._pipeline, self._placement, self.most_steps = pipeline, placement, most_steps
-        self._local = placement.local_rows(pipeline.batch_size)
         self._block, self._rows = None, None
         self.resident = placement.replicate(arrays)
 
     def take(self, step: int, most: int, stop: int):
-        """The indices of a block of batches, int32 [ROWS, B]; `step` is its `first`. Returns (rows, first, steps)."""
+        """The indices of a block of batches, int32 [ROWS, ..., B]; `step` is its `first`. Gives rows, first, count."""
         block, first = divmod(step, ROWS)
         if block != self._block:
-            indices = [self._pipeline.indices(block * ROWS + i)[self._local] for i in range(ROWS)]
-            self._block, self._rows = block, self._placement.place_batch(np.stack(indices).astype(np.int32), axis=1)
+            indices = self._pipeline.block(block * ROWS, ROWS).astype(np.int32)
+            self._block, self._rows = block, self._placement.place_batch(indices, axis=1)
         return self._rows, first, min(most, self.most_steps, ROWS - first)
 
     def batch(self, resident, rows, index):

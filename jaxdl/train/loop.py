@@ -8,18 +8,17 @@ import collections
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxdl.data.pipeline import Pipeline
 from jaxdl.errors import RunError
-from jaxdl.scaling.flops import xla_flops
+from jaxdl.scaling.flops import parameter_count, xla_flops
 from jaxdl.scaling.hardware import peak_flops
-from jaxdl.sharding import Placement
+from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.chunk import convolves, empty_window, make_chunk
@@ -28,9 +27,11 @@ from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.feed import make_feed
 from jaxdl.train.program import Program, TrainState
 from jaxdl.train.progress import Progress, format_values
-from jaxdl.train.record import RunDirectory, read_metrics
+from jaxdl.train.run import Run
 from jaxdl.train.settings import TrainerConfig
-from jaxdl.train.stopping import Signals, best_record, evaluations_since_best
+from jaxdl.train.stopping import Signals
+from jaxdl.train.trial_checkpoints import TrialCheckpoints
+from jaxdl.train.trials import Trials
 from jaxdl.train.watchdog import Watchdog
 
 IN_FLIGHT = 3
@@ -43,77 +44,91 @@ MAX_ROLLBACKS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended: exit status, last step, state, and the evaluation lines of the step that counts."""
+    """How a run ended.
+
+    Attributes:
+      status: the exit status: 0, or 75 and 130 when a signal came.
+      ended: "done", "stopped" or "diverged"; None when a signal came.
+      step: the last one.
+      state: that of the step that counts.
+      metrics: the evaluations of the step that counts.
+      best_step: the step that counts, where validation chose one; None: it is the last.
+      error: of a run that diverged.
+    """
 
     status: int
+    ended: str | None
     step: int
     state: TrainState
     metrics: dict[str, dict[str, Any]]
     best_step: int | None
+    error: Exception | None = None
 
 
-def train(program: Program, config: TrainerConfig, placement: Placement, record: RunDirectory) -> Result:
-    """Trains to the end, or until asked to stop.
+def train(
+    program: Program | Trials,
+    config: TrainerConfig,
+    placement: Placement,
+    runs: Sequence[Run],
+    checkpoints: Checkpoints | TrialCheckpoints,
+) -> list[Result]:
+    """Trains every member of the program to its end, or until asked to stop.
+
+    Args:
+      config: the trainer's flags, which the members share.
+      runs: one for each member. One that has ended is left as it is.
+      checkpoints: not opened yet.
 
     Raises:
-      RunError: the loss was not finite, no checkpoint could be read, bad data, or the disk is full.
+      RunError: no checkpoint could be read, bad data, or the disk is full.
     """
     with Signals() as signals:
-        return _Loop(program, config, placement, record, signals).run()
+        return _Loop(program, config, placement, list(runs), checkpoints, signals).run()
 
 
 class _Loop:
-    """One run in progress. `step` counts updates; everything else that moves is in `state` and `window`."""
+    """A program in training. `step` counts updates; everything else that moves is in `state` and `window`."""
 
-    def __init__(self, program, config, placement, record, signals):
-        self.program, self.config, self.placement, self.record, self.signals = (
-            program,
-            config,
-            placement,
-            record,
-            signals,
-        )
+    def __init__(self, program, config, placement, runs, checkpoints, signals):
+        self.program, self.config, self.placement, self.runs = program, config, placement, runs
+        self.checkpoints, self.signals = checkpoints, signals
         splits = program.data.splits
-        self.pipeline = Pipeline(
-            splits["train"],
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rows=placement.local_rows(config.batch_size),
-            collate=program.data.collate,
-        )
+        self.pipeline = program.pipeline(config.batch_size, placement.local_rows(config.batch_size))
         self.held_out = [split for split in splits if split != "train"]
-        self.metric, self.mode = program.task.selection
-        self.selects = "validation" in splits
+        self.metric = program.task.selection[0]
+        self.folder = checkpoints.directory.parent
         per_epoch = math.ceil(len(splits["train"]) / config.batch_size)
         self.eval_every = config.eval_every or max(per_epoch, config.log_every)
         self.checkpoint_every = config.checkpoint_every or self.eval_every
-        self.checkpoints: Checkpoints | None = None  # opened once the step is compiled
         self.pending = collections.deque()  # (step, window, token) whose values are on their way to the host
         self.tokens = collections.deque()  # outputs of the dispatches in flight
         self.numbers = {}  # small numbers on the devices, by value
         self.seconds = self.steps_timed = 0.0
         self.compile_seconds = 0.0
-        self.frozen = False  # the state was seen to have frozen at a loss that was not finite
+        self.frozen = False  # a state was seen to have frozen at a loss that was not finite
         self.profiling = False
         self.flops: float | None = None
 
-    def run(self) -> Result:
+    def run(self) -> list[Result]:
         """From the start or the checkpoint to the end."""
-        watch = Watchdog(self.config.watchdog_seconds, self.record.path / "stall.txt", self.record.heartbeat)
+        watch = Watchdog(self.config.watchdog_seconds, self.folder / "stall.txt", self._beat)
         with watch as self.watchdog:
             try:
                 return self._run()
             finally:
-                if self.checkpoints is not None:
-                    self.checkpoints.close()
+                self.checkpoints.close()
 
-    def _run(self) -> Result:
+    def _beat(self) -> None:
+        for run in self.runs:
+            run.record.heartbeat()
+
+    def _run(self) -> list[Result]:
         self._start()
         self.progress = Progress(
             self.config.progress,
             total=self.program.total_steps,
             initial=self.step,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.batch_size * len(self.runs),
             quiet=jax.process_index() != 0,
         )
         try:
@@ -128,10 +143,9 @@ class _Loop:
     def _start(self) -> None:
         """State, compiled chunk, and where to go on from."""
         self.watchdog.at("initialising the model")
-        example = self.pipeline.batch(0)
-        example = {name: np.asarray(value[:1]) for name, value in example.items()}
-        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.replicated)
-        self.state = init(np.uint32(self.config.seed))
+        example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
+        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.per_run)
+        self.state = init(np.uint32(self.program.seed))
         memory.release()
         self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
         eval_batch_size = self.config.eval_batch_size or self.config.batch_size
@@ -139,37 +153,36 @@ class _Loop:
         self._compile()
         memory.release()
         self.watchdog.at("restoring a checkpoint")
-        self.checkpoints = Checkpoints(self.record.path, keep=self.config.keep_checkpoints)
+        self.checkpoints.open()
         restored = self.checkpoints.restore_latest(self._saved_tree())
         if restored is not None:
             _, tree = restored
             self.state, self.window = tree["state"], tree["window"]
         self._read_position()
-        self.record.rewind(self.step)
-        self.records = self._recorded()
-        self.record.environment(
-            **describe(
-                self.program,
-                self.state,
-                self.placement,
-                compile_seconds=round(self.compile_seconds, 3),
-                flops_per_step=self.flops,
-            )
-        )
-        self.record.status(state="running", step=self.step, steps=self.program.total_steps, error=None)
+        self._open_runs()
         if restored is None and self.config.on_nonfinite == "rollback":
             self._save()
 
-    def _recorded(self) -> list[dict[str, Any]]:
-        """The lines of metrics up to this step, also where another process has not cut the later ones yet."""
-        return [entry for entry in read_metrics(self.record.path) if entry["step"] <= self.step]
+    def _open_runs(self) -> None:
+        """Every record goes on from this step; runs that have ended stay as they are."""
+        shapes = jax.eval_shape(self.program.members[0].init, np.uint32(0), self.pipeline.example())
+        parameters = parameter_count(shapes.params)
+        for index, (run, member) in enumerate(zip(self.runs, self.program.members, strict=True)):
+            if run.ended is not None:
+                self.state = self.program.end(self.state, index)
+                continue
+            run.rewind(self.step)
+            flops = None if self.flops is None else self.flops / len(self.runs)
+            measured = {"compile_seconds": round(self.compile_seconds, 3), "flops_per_step": flops}
+            run.record.environment(**describe(member, parameters, self.placement, **measured))
+            run.record.status(state="running", step=self.step, steps=self.program.total_steps, error=None)
 
     def _saved_tree(self):
         return {"state": self.state, "window": self.window}
 
     def _read_position(self) -> None:
         """Reads from the state what the loop counts by itself from here on."""
-        self.step, self.skipped = int(self.state.step), int(self.state.skipped_batches)
+        self.step, self.skipped = (int(np.max(x)) for x in (self.state.step, self.state.skipped_batches))
 
     def _most_steps(self) -> int:
         """The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar.
@@ -185,10 +198,11 @@ class _Loop:
         self.watchdog.at("compiling the step")
         began = time.monotonic()
         rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
-        self.zeros = self.placement.replicate(empty_window(self.program, self.feed, self.state, rows))
-        self.window = self._fresh_window()
-        axes = (None, None, None, self.feed.row_axis, None, None)
-        function = self.placement.parallel(make_chunk(self.program, self.feed), axes, donate=(0, 1))
+        zeros = empty_window(self.program, self.feed, self.state, rows)
+        self.fresh_window = jax.jit(lambda: zeros, out_shardings=self.placement.per_run)
+        self.window = self.fresh_window()
+        places = (PER_RUN, PER_RUN, None, self.feed.row_axis, None, None)
+        function = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
         if hasattr(function, "lower"):
             numbers = self._number(0), self._number(1)
             function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
@@ -196,9 +210,6 @@ class _Loop:
             self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function
         self.compile_seconds = time.monotonic() - began
-
-    def _fresh_window(self):
-        return jax.tree.map(jnp.copy, self.zeros)
 
     def _number(self, value: int):
         """An int32 on the devices, sent once: sending it anew takes as long as a small step."""
@@ -214,7 +225,9 @@ class _Loop:
         self.progress.restart(self.step)
         if self._evaluation_due():  # the run was stopped before it could evaluate
             self._pause()
-        if self.step >= total or self._patience_ended():
+        else:
+            self._end_due()
+        if self.step >= total or self._all_ended():
             return 0
         # Processes must dispatch the same steps, so they cannot each go by their own clock.
         chunk_steps, adapts = (1, True) if jax.process_count() == 1 else (self.feed.most_steps, False)
@@ -245,10 +258,11 @@ class _Loop:
             self.seconds += time.monotonic() - began
             self._flush()
             if not self._rolled_back():
+                self._end_diverged()
                 self._pause()
                 stop = self._asked_to_stop() if stop is None else stop
                 stopping = stop is not None and (self.step < total or self._evaluation_due())
-                if stopping or self.step >= total or self._patience_ended():
+                if stopping or self.step >= total or self._all_ended():
                     self._save()
                     return stop if stopping else 0
             began = time.monotonic()
@@ -279,7 +293,7 @@ class _Loop:
         for leaf in jax.tree.leaves(self.window):
             leaf.copy_to_host_async()
         self.pending.append((self.step, self.window, token))
-        self.window = self._fresh_window()
+        self.window = self.fresh_window()
         while len(self.pending) > 1:
             self._write_window()
 
@@ -291,17 +305,16 @@ class _Loop:
 
     def _write_window(self) -> None:
         step, window, (_, nonfinite_step) = self.pending.popleft()
-        self.frozen |= int(nonfinite_step) >= 0
-        if self.frozen:  # this window is not whole; what happened is told by `_rolled_back`
-            return
-        values = {name: metric.compute() for name, metric in jax.device_get(window).items()}
-        self.progress.metrics(step, values)
-        self._append(step, "train", values)
-
-    def _append(self, step: int, split: str, values) -> None:
-        scalars = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-        self.records.append({"step": step, "split": split, **scalars})
-        self.record.metrics(step, split, scalars)
+        written = []
+        for run, metrics, bad in zip(self.runs, self.program.split(window), np.atleast_1d(nonfinite_step)):
+            self.frozen |= bool(bad >= 0) and run.ended is None
+            if bad >= 0 or run.ended is not None:  # this window is not whole; what happened is told later
+                continue
+            values = {name: metric.compute() for name, metric in metrics.items()}
+            run.append(step, "train", values)
+            written.append(values)
+        if written:
+            self.progress.metrics(step, {name: np.mean([values[name] for values in written]) for name in written[0]})
 
     # Between steps.
 
@@ -309,31 +322,41 @@ class _Loop:
         """Evaluates where that is due, unless asked to stop meanwhile, and saves."""
         if self._evaluation_due():
             self._tell(self._evaluate())
-        best = self._best()
-        if self.step % self.checkpoint_every == 0 or (best is not None and best["step"] == self.step):
+        going = [run for run in self.runs if run.ended is None]
+        self._end_due()
+        if self.step % self.checkpoint_every == 0 or self.step in [run.best_step() for run in self.runs]:
             self._save()
-        self.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
-        self.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})
+        for run in going:
+            run.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
+            run.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})
 
-    def _tell(self, evaluated: dict[str, dict[str, Any]]) -> None:
+    def _name(self, run: Run) -> str:
+        return f"{run.record.path.name}: " if len(self.runs) > 1 else ""
+
+    def _tell(self, evaluated: dict[str, list[dict[str, Any]]]) -> None:
         """Writes evaluations down and shows the two numbers that matter; the rest is shown at the end."""
         shown = []
-        for split, values in evaluated.items():
-            self._append(self.step, split, values)
-            first = {name: values[name] for name in dict.fromkeys((self.metric, "loss")) if name in values}
-            shown.append(f"{split}: {format_values(first)}")
+        for split, of_runs in evaluated.items():
+            going = [(run, values) for run, values in zip(self.runs, of_runs, strict=True) if run.ended is None]
+            for run, values in going:
+                run.append(self.step, split, values)
+            if going:
+                names = [name for name in dict.fromkeys((self.metric, "loss")) if name in going[0][1]]
+                means = {name: float(np.mean([values[name] for _, values in going])) for name in names}
+                shown.append(f"{split}: {format_values(means)}")
         if shown:
-            self.progress.say("   ".join([f"step {self.step}", *shown]))
+            several = f", the mean of {len(going)} trials" if len(self.runs) > 1 else ""
+            self.progress.say("   ".join([f"step {self.step}{several}", *shown]))
 
     def _evaluation_due(self) -> bool:
         """Whether this step is one that evaluates, and has not yet."""
         due = self.held_out and (
             self.step == self.program.total_steps or (self.step and self.step % self.eval_every == 0)
         )
-        return bool(due) and not any(e["step"] == self.step and e["split"] != "train" for e in reversed(self.records))
+        return bool(due) and any(run.ended is None and not run.evaluated(self.step) for run in self.runs)
 
-    def _evaluate(self) -> dict[str, dict[str, Any]]:
-        """Metrics of every held-out split; empty when a signal came meanwhile, as a resumed run will evaluate."""
+    def _evaluate(self) -> dict[str, list[dict[str, Any]]]:
+        """Every run's metrics of every held-out split; empty when a signal came: a resumed run will evaluate."""
         result = {}
         for split in self.held_out:
             self.watchdog.at(f"evaluating {split} at step {self.step}")
@@ -347,42 +370,57 @@ class _Loop:
         self.watchdog.at(f"evaluating at step {self.step}")
         return jax.process_count() > 1 or self.signals.status is None
 
-    def _patience_ended(self) -> bool:
-        """Whether the validation metric has not improved for `patience` evaluations in a row."""
-        if self.config.patience is None or not self.selects:
-            return False
-        waited = evaluations_since_best(self.records, self.metric, self.mode, "validation")
-        if waited >= self.config.patience:
-            self.progress.say(
-                f"step {self.step}  stopped early: {self.metric} has not improved for {waited} evaluations"
-            )
-        return waited >= self.config.patience
+    def _end_due(self) -> None:
+        """Ends the runs whose patience has ended, or that were asked to stop."""
+        for index, run in enumerate(self.runs):
+            told = run.end_if_due(self._asked_to_end(run))
+            if told is not None:
+                self.progress.say(f"step {self.step}  {self._name(run)}{told}")
+                self.state = self.program.end(self.state, index)
 
-    def _best(self):
-        return best_record(self.records, self.metric, self.mode, "validation") if self.selects else None
+    def _all_ended(self) -> bool:
+        return all(run.ended is not None for run in self.runs)
+
+    def _asked_to_end(self, run: Run) -> str | None:
+        """The reason in the run's file `stop`; several processes go by what the first one sees."""
+        asked = run.record.asked_to_stop()
+        if jax.process_count() == 1:
+            return asked
+        seen = multihost_utils.broadcast_one_to_all(np.int32(asked is not None))
+        return (asked or "as the first process read") if seen else None
 
     def _save(self) -> None:
+        if all(run.ended == "diverged" for run in self.runs):  # where they froze is no place to go on from
+            return
         self.watchdog.at(f"saving a checkpoint at step {self.step}")
-        best = self._best()
-        self.checkpoints.best_step = None if best is None else best["step"]
-        self.checkpoints.save(self.step, self._saved_tree())
+        self.checkpoints.save(self.step, self._saved_tree(), [run.best_step() for run in self.runs])
+
+    def _diverged(self) -> dict[int, int]:
+        """The runs whose state has frozen since the last look, and the step at which it did."""
+        steps = np.atleast_1d(jax.device_get(self.state.nonfinite_step))
+        return {i: int(step) for i, (step, run) in enumerate(zip(steps, self.runs)) if step >= 0 and run.ended is None}
+
+    def _end_diverged(self) -> None:
+        """Ends the runs whose loss was not finite."""
+        for index, bad in self._diverged().items():
+            run = self.runs[index]
+            rollbacks = run.record.read_status().get("rollbacks", 0)
+            again = f" again, after {rollbacks} rollbacks" if rollbacks else ""
+            run.ended = "diverged"
+            run.error = Diverged(
+                f"the loss or its gradient was not finite at step {bad}{again}; "
+                "lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback."
+            )
+            if len(self.runs) > 1:
+                self.progress.say(f"step {self.step}  {self._name(run)}{run.error}")
+        self.frozen = False
 
     def _rolled_back(self) -> bool:
-        """When the state has frozen: goes back to the checkpoint before, if that was asked for.
-
-        Raises:
-          RunError: the loss was not finite, and the run is to halt, or has rolled back too often.
-        """
-        bad = int(self.state.nonfinite_step)
-        if bad < 0:
+        """When the state has frozen: goes back to the checkpoint before, where that was asked for and may be done."""
+        bad = self._diverged().get(0)
+        rollbacks = self.runs[0].record.read_status().get("rollbacks", 0)
+        if bad is None or self.config.on_nonfinite != "rollback" or rollbacks >= MAX_ROLLBACKS:
             return False
-        told = f"the loss or its gradient was not finite at step {bad}"
-        rollbacks = self.record.read_status().get("rollbacks", 0)
-        if self.config.on_nonfinite != "rollback" or rollbacks >= MAX_ROLLBACKS:
-            again = f" again, after {rollbacks} rollbacks" if rollbacks else ""
-            raise Diverged(
-                f"{told}{again}; lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback."
-            )
         self.checkpoints.wait()
         step, tree = self.checkpoints.restore_latest(self._saved_tree())
         self.checkpoints.discard_after(step)
@@ -390,9 +428,9 @@ class _Loop:
         self.state = tree["state"].replace(skipped_batches=self.placement.replicate(np.int32(skipped)))
         self.window, self.frozen = tree["window"], False
         self._read_position()
-        self.record.rewind(self.step)
-        self.records = self._recorded()
-        self.record.status(rollbacks=rollbacks + 1)
+        self.runs[0].rewind(self.step)
+        self.runs[0].record.status(rollbacks=rollbacks + 1)
+        told = f"the loss or its gradient was not finite at step {bad}"
         self.progress.say(f"{told}: back to step {step}, leaving out {bad - step + 1} batches")
         self.progress.restart(self.step)
         return True
@@ -402,7 +440,7 @@ class _Loop:
             return
         first, last = self.config.profile_steps
         if self.step == first:
-            jax.profiler.start_trace(str(self.record.path / "profile"))
+            jax.profiler.start_trace(str(self.folder / "profile"))
             self.profiling = True
         elif self.profiling and self.step >= last:
             jax.block_until_ready(self.state)
@@ -419,27 +457,24 @@ class _Loop:
             return None
         return round(self.flops * self._speed() / (peak * self.placement.num_shards), 4)
 
-    def _finish(self, status: int) -> Result:
-        """Waits for the last checkpoint and gathers the result."""
+    def _finish(self, status: int) -> list[Result]:
+        """Waits for the last checkpoint and gathers the results."""
         self.watchdog.at("finishing the last checkpoint")
-        self.checkpoints.wait()
-        self.record.status(steps_per_second=self._speed(), seconds=round(self.seconds, 3), mfu=self._mfu())
         if self.profiling:
             jax.profiler.stop_trace()
-        best = self._best()
-        best_step = None if best is None else best["step"]
-        if best_step not in self.checkpoints.steps():  # there is no validation split, or that checkpoint was damaged
-            best_step = None
-        counts = self.step if best_step is None else best_step
-        metrics = {
-            entry["split"]: {name: value for name, value in entry.items() if name not in ("step", "split")}
-            for entry in self.records
-            if entry["step"] == counts and entry["split"] != "train"
-        }
-        state = self.state
-        if status == 0 and best_step is not None and best_step != self.step:
-            state = self.checkpoints.restore(best_step, self._saved_tree())["state"]
-        return Result(status, self.step, state, metrics, best_step)
+        for run in self.runs:
+            run.ended = run.ended or ("done" if status == 0 else None)
+        steps = np.atleast_1d(jax.device_get(self.state.step))
+        measured = {"steps_per_second": self._speed(), "seconds": round(self.seconds, 3), "mfu": self._mfu()}
+        results = []
+        for run, step, (best_step, state) in zip(
+            self.runs, steps, self.checkpoints.finish(self._saved_tree(), self.runs)
+        ):
+            run.record.status(**measured)
+            metrics = run.evaluations(int(step) if best_step is None else best_step)
+            code = 0 if run.ended else status
+            results.append(Result(code, run.ended, int(step), state, metrics, best_step, run.error))
+        return results
 
 
 class Diverged(RunError):

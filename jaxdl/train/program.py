@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdl.data.base import Data
+from jaxdl.data.pipeline import Pipeline
 from jaxdl.layers.batch_axis import batch_context, batch_sum
 from jaxdl.losses import penalty
 from jaxdl.metrics import Last, Mean
@@ -51,6 +52,10 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Any
     loss_scale: LossScale | None
 
+    def for_evaluation(self) -> "TrainState":
+        """Without what only an update needs."""
+        return self.replace(opt_state={}, loss_scale=None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -64,6 +69,7 @@ class Program:
       optimizer: the direction of the update.
       schedule: the course of the learning rate.
       total_steps: the steps over which the schedule runs.
+      seed: of the parameters, the order of the examples, and everything random in the steps.
       augmentations: pure functions `(key, batch) -> batch` on decoded batches, in order.
       precision: the dtype that the model computes with.
       remat: recompute activations in the backward pass instead of keeping them.
@@ -78,11 +84,30 @@ class Program:
     optimizer: Any
     schedule: Any
     total_steps: int
+    seed: int = 0
     augmentations: tuple[Callable, ...] = ()
     precision: str = "float32"
     remat: bool = False
     gradient_accumulation: int = 1
     on_nonfinite: str = "halt"
+
+    @property
+    def members(self) -> tuple["Program", ...]:
+        """The runs that this program trains: one. `Trials` trains several."""
+        return (self,)
+
+    def pipeline(self, batch_size: int, rows: slice | None = None) -> Pipeline:
+        """The training batches by step; `rows` of each are read by this process."""
+        source, collate = self.data.splits["train"], self.data.collate
+        return Pipeline(source, batch_size=batch_size, seed=self.seed, rows=rows, collate=collate)
+
+    def split(self, tree: Any) -> list[Any]:
+        """A tree of the state's or the metrics' kind as one tree a member, on the host."""
+        return [jax.device_get(tree)]
+
+    def end(self, state: TrainState, member: int) -> TrainState:
+        """The state in which that member's training is over: of a single one, the state as it is."""
+        return state
 
     def init(self, seed: int | jax.Array, batch: Batch) -> TrainState:
         """The state before the first step. `batch` gives shapes; only its first example is used."""

@@ -21,6 +21,9 @@ import numpy as np
 
 from jaxdl.errors import InputError, RunError
 
+STOP = "stop"
+"""The file that asks a run to save and end at its next evaluation or checkpoint; it holds the reason."""
+
 
 class RunDirectory:
     """A run directory, opened for writing by the one process that holds it.
@@ -51,7 +54,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self.path.iterdir()}
-            if names and not names & {"flags.txt", ".lock"}:
+            if names and not names & {"flags.txt", ".lock", STOP}:
                 raise InputError(f"{self.path} is not empty and is no run directory; name another --workdir.")
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -80,6 +83,15 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    # stop
+
+    def asked_to_stop(self) -> str | None:
+        """The reason in the file `stop`, by which anyone who can write here ends a run for good; None without it."""
+        try:
+            return (self.path / STOP).read_text(encoding="utf-8").strip() or "no reason given"
+        except FileNotFoundError:
+            return None
 
     # flags.txt
 

@@ -21,7 +21,7 @@ CASES = {  # name -> examples, shape of one, classes or None, targets or None
 @pytest.mark.parametrize("name", CASES)
 def test_splits_and_batches(name):
     number, shape, num_classes, num_targets = CASES[name]
-    data = DATASETS[name].load()().load("", 0)
+    data = DATASETS[name].load()().load("")
     assert sum(len(source) for source in data.splits.values()) == number
     assert list(data.splits) == ["train", "validation", "test"]
     assert (data.num_classes, data.num_targets) == (num_classes, num_targets)

@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     flags = ["--mesh=data:1", "--plots=false", "--progress=off", "--tensorboard=false", f"--workdir={workdir}"]
     experiment.run(experiment.parse([f"--flagfile={FLAG_FILE}", *flags]))
     settings, program, placement, _, state = experiment.restore(workdir, "latest")
-    metrics = Evaluator(program, placement, settings.trainer.batch_size).metrics(state, "train")
+    [metrics] = Evaluator(program, placement, settings.trainer.batch_size).metrics(state, "train")
     source = program.data.splits["train"]
     rows = [source[index] for index in range(len(source))]
     inputs, targets = (np.stack([row[name] for row in rows]).astype(np.float64) for name in ("inputs", "targets"))

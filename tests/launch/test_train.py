@@ -142,7 +142,7 @@ def test_a_stall_says_where_it_hangs(tmp_path):
         "@dataclasses.dataclass(frozen=True)\n"
         "class Hanging:\n"
         "    '''Hangs.'''\n"
-        "    def load(self, data_dir, seed=0): return Data({'train': Slow()}, num_classes=2)\n"
+        "    def load(self, data_dir): return Data({'train': Slow()}, num_classes=2)\n"
     )
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     command = [

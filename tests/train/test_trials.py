@@ -1,0 +1,270 @@
+"""Trials trained as one program are the same trials trained alone."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdl import config, experiment
+from jaxdl.data import AUGMENTATIONS
+from jaxdl.errors import InputError
+from jaxdl.models import MODELS
+from jaxdl.optimizers import OPTIMIZERS
+from jaxdl.schedules import SCHEDULES
+from jaxdl.settings import parse
+from jaxdl.tasks import TASKS
+from jaxdl.train.checkpoints import finished_steps
+from jaxdl.train.record import read_json, read_metrics
+
+COMMON = ["--plots=false", "--progress=off", "--tensorboard=false", "--mesh=data:2", "--steps=12", "--batch_size=16"]
+COMMON += ["--log_every=4", "--eval_every=6", "--eval_batch_size=360"]
+MLP = ["--model=mlp", "--model.widths=16", "--dataset=digits"]
+
+# A sweep of each kind of training, and the flags of its trials.
+KINDS = {
+    "numbers of an MLP": (
+        [*MLP, "--optimizer=sgd", "--schedule=cosine", "--schedule.warmup_fraction=0.2", "--ema_decay=0.9"],
+        [
+            ["--learning_rate=0.1", "--optimizer.momentum=0.5", "--model.dropout_rate=0.1", "--clip_norm=1"],
+            ["--learning_rate=0.3", "--optimizer.momentum=0.9", "--model.dropout_rate=0.3", "--clip_norm=0.1"],
+            [
+                "--learning_rate=0.2",
+                "--optimizer.momentum=0.7",
+                "--model.dropout_rate=0.2",
+                "--clip_norm=0.5",
+                "--seed=3",
+            ],
+        ],
+    ),
+    "losses and penalties": (
+        [*MLP, "--optimizer=adamw"],
+        [
+            ["--task.label_smoothing=0.1", "--weight_decay=0.01", "--l2_penalty=0.1", "--ema_decay=0.5"],
+            ["--task.label_smoothing=0.3", "--weight_decay=0.1", "--l2_penalty=0.2", "--ema_decay=0.9"],
+        ],
+    ),
+    "batch statistics and augmentation": (
+        [
+            "--model=resnet20",
+            "--model.stage_sizes=1,1",
+            "--model.width=4",
+            "--dataset=digits",
+            "--augment=gaussian_noise,mixup",
+        ],
+        [["--seed=1", "--augment.gaussian_noise.std=0.1"], ["--seed=2", "--augment.gaussian_noise.std=0.2"]],
+    ),
+    "microbatches in bfloat16": (
+        [*MLP, "--gradient_accumulation=2", "--precision=bfloat16", "--model.dropout_rate=0.2"],
+        [["--learning_rate=0.01"], ["--learning_rate=0.02"]],
+    ),
+    "float16 with a loss scale": ([*MLP, "--precision=float16"], [["--seed=0"], ["--seed=1"]]),
+    "regression": (["--model=mlp", "--task=regression", "--dataset=diabetes"], [["--seed=0"], ["--seed=1"]]),
+    "the perceptron": (
+        ["--model=perceptron", "--task.loss_function=perceptron", "--dataset=breast_cancer", "--optimizer=sgd"],
+        [["--learning_rate=0.1", "--seed=4"], ["--learning_rate=1", "--seed=5"]],
+    ),
+    "batches from the host": ([*MLP, "--data_mode=host"], [["--seed=0"], ["--seed=1"], ["--learning_rate=0.01"]]),
+}
+
+
+def together(base, trials, folder: pathlib.Path, **arguments):
+    settings = [
+        parse([*COMMON, *base, *flags, f"--workdir={folder / str(index)}"]) for index, flags in enumerate(trials)
+    ]
+    return experiment.run_trials(settings, folder / "group", **arguments)
+
+
+def lines_are_close(ours: pathlib.Path, theirs: pathlib.Path, rtol: float) -> None:
+    ours, theirs = read_metrics(ours), read_metrics(theirs)
+    assert [(line["step"], line["split"]) for line in ours] == [(line["step"], line["split"]) for line in theirs]
+    for a, b in zip(ours, theirs):
+        assert set(a) == set(b)
+        for name in set(a) - {"split"}:
+            np.testing.assert_allclose(a[name], b[name], rtol=rtol, atol=rtol, err_msg=f"{name} at step {a['step']}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_trial_is_what_it_is_alone(kind, tmp_path):
+    base, trials = KINDS[kind]
+    results = together(base, trials, tmp_path)
+    assert [(result.status, result.ended, result.step) for result in results] == [(0, "done", 12)] * len(trials)
+    # Sums in another order; half precision rounds at 4e-3 and 5e-4, and the steps carry that on.
+    rtol = 2e-2 if "bfloat16" in kind else 5e-3 if "float16" in kind else 2e-4
+    for index, flags in enumerate(trials):
+        alone = experiment.run(parse([*COMMON, *base, *flags, f"--workdir={tmp_path / 'alone'}{index}"]))
+        lines_are_close(tmp_path / str(index), tmp_path / f"alone{index}", rtol)
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+        jax.tree.map(close, results[index].state.params, jax.device_get(alone.state.params))
+        assert read_json(tmp_path / str(index) / "status.json")["state"] == "done"
+    assert not (tmp_path / "group" / "checkpoints").exists()
+
+
+def numeric_fields():
+    """Every number of the catalogs that a compiled program is to take as an argument, by the flags that choose it."""
+    from jaxdl.settings import COMMON as COMMON_PARTS
+
+    chosen = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "task": TASKS, "model": MODELS}
+    parts = [("", COMMON_PARTS["update"], [])]
+    parts += [(kind, entry, [f"--{kind}={name}"]) for kind, names in chosen.items() for name, entry in names.items()]
+    parts += [(f"augment.{name}", entry, [f"--augment={name}"]) for name, entry in AUGMENTATIONS.items()]
+    seen = set()
+    for prefix, entry, flags in parts:
+        cls = entry.load()
+        for name, field in config.fields_of(cls).items():
+            if field.kind is float and not field.many and (cls, name) not in seen:
+                seen.add((cls, name))
+                yield pytest.param(prefix, name, field, flags, id=f"{cls.__name__}.{name}")
+
+
+SMALL = {
+    "resnet": ["--model.stage_sizes=1", "--model.width=4"],
+    "cnn": ["--model.widths=4"],
+    "step": ["--schedule.every=5"],
+    "regression": ["--dataset=diabetes"],
+}
+"""What else a choice needs, by the beginning of its name."""
+
+
+@pytest.mark.parametrize("prefix, name, field, flags", numeric_fields())
+def test_every_number_of_the_catalog_is_an_argument_or_says_that_it_is_not(prefix, name, field, flags, tmp_path):
+    """One traced step of two trials; nothing is computed."""
+    from jaxdl.train.trials import Trials
+
+    flag = f"--{prefix}.{name}" if prefix else f"--{name}"
+    bounds = field.bounds
+    values = [value for value in (0.3, 0.6, 1.5, 2.5) if bounds is None or value in bounds][:2]
+    chosen = flags[0].partition("=")[2] if flags else ""
+    extra = next((more for start, more in SMALL.items() if chosen.startswith(start)), [])
+    model = [] if prefix == "model" else ["--model=mlp", "--model.widths=8"]
+    model = ["--model.activation=leaky_relu"] if name == "activation_parameter" else model
+    base = ["--dataset=digits", "--steps=9", "--batch_size=8", *model, *flags, *extra]
+    if chosen.startswith("lenet"):  # digits are too small for it
+        path = tmp_path / "images.npz"
+        np.savez(path, inputs=np.zeros((40, 28, 28, 1), np.uint8), labels=np.arange(40) % 10)
+        base += ["--dataset=arrays", f"--dataset.path={path}"]
+    trials = [parse([*base, f"{flag}={value}"]) for value in values]
+    if len({trial.program_key() for trial in trials}) > 1:
+        part = prefix or "update"
+        assert name in trials[0].classes[part].untraceable, "two programs, and the class does not say so"
+        return
+    program = experiment.build(trials[0])
+
+    def at(numbers):
+        parts = experiment._parts(trials[0].with_numbers(numbers), program.data, {})
+        return experiment.dataclasses.replace(program, **parts)
+
+    both = Trials(at, [trial.numbers() for trial in trials], [0, 0])
+    assert list(both.numbers) == [(prefix or "update", name)]
+    experiment._check_traceable(both, 8)
+
+
+def test_what_cannot_be_traced_is_named(tmp_path, monkeypatch):
+    source = """
+import flax.linen as nn
+
+class Branching(nn.Module):
+    threshold: float = 0.5
+    scale: float = 1.0
+    num_outputs: int = 10
+
+    @nn.compact
+    def __call__(self, inputs, *, train):
+        inputs = inputs.reshape(len(inputs), -1) * self.scale
+        return nn.Dense(self.num_outputs)(inputs if self.threshold > 0.4 else -inputs)
+"""
+    (tmp_path / "branching.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = ["--model=branching:Branching", "--dataset=digits"]
+    trials = [[f"--model.threshold={value}", f"--model.scale={value}"] for value in (0.3, 0.6)]
+    with pytest.raises(InputError, match="--model.threshold cannot vary within one program .*--executor=local"):
+        together(base, trials, tmp_path)
+    assert not (tmp_path / "0").exists()
+
+
+@pytest.mark.parametrize(
+    "one, other, told",
+    [
+        ("--model.widths=16", "--model.widths=32", "model.widths differ"),
+        ("--learning_rate=0", "--learning_rate=1", "update.learning_rate differ"),
+        ("--on_nonfinite=rollback", "--on_nonfinite=rollback", "--executor=local"),
+    ],
+)
+def test_runs_that_are_not_one_program_are_refused(one, other, told, tmp_path):
+    with pytest.raises(InputError, match=told):
+        together(["--model=mlp", "--dataset=digits"], [[one], [other]], tmp_path)
+
+
+def test_one_trial_may_end_before_the_others(tmp_path):
+    """By patience, by a loss that is not finite, by the file `stop`; the others are what they are alone."""
+    base = [*MLP, "--optimizer=sgd", "--patience=1", "--eval_every=3", "--steps=18", "--log_every=3"]
+    trials = [["--learning_rate=1e-9"], ["--learning_rate=1e38"], ["--learning_rate=0.4"], ["--learning_rate=0.1"]]
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "stop").write_text("pruned")
+    results = together(base, trials, tmp_path)
+    assert [result.ended for result in results] == ["done", "diverged", "stopped", "done"]
+    assert [result.step < 18 for result in results] == [True, True, True, False]
+    statuses = [read_json(tmp_path / str(index) / "status.json") for index in range(4)]
+    assert [status["state"] for status in statuses] == ["done", "diverged", "stopped", "done"]
+    assert "not finite at step" in statuses[1]["error"]
+    for index in (0, 3):
+        alone = experiment.run(parse([*COMMON, *base, *trials[index], f"--workdir={tmp_path / 'alone'}{index}"]))
+        lines_are_close(tmp_path / str(index), tmp_path / f"alone{index}", 2e-4)
+        assert alone.step == results[index].step and alone.best_step == results[index].best_step
+    # Each is evaluated like any other run, by its own checkpoint.
+    step, values = experiment.evaluate(tmp_path / "0", "validation", overrides=["--mesh=data:1"])
+    line = next(line for line in read_metrics(tmp_path / "0") if line["step"] == step and line["split"] == "validation")
+    assert values["loss"] == pytest.approx(line["loss"], rel=1e-5)
+
+
+def test_a_trial_goes_on_alone_from_its_own_checkpoint(tmp_path):
+    base = [*MLP, "--schedule=constant"]
+    together(base, [["--seed=0"], ["--seed=1"]], tmp_path)
+    longer = ["--steps=24", f"--workdir={tmp_path / '1'}"]
+    result = experiment.run(parse([*COMMON, *base, "--seed=1", *longer]))
+    whole = experiment.run(parse([*COMMON, *base, "--seed=1", "--steps=24", f"--workdir={tmp_path / 'whole'}"]))
+    assert result.step == 24
+    lines_are_close(tmp_path / "1", tmp_path / "whole", 2e-4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+    jax.tree.map(close, jax.device_get(result.state.params), jax.device_get(whole.state.params))
+
+
+CHILD = """
+import sys
+from jaxdl import experiment
+from jaxdl.settings import parse
+folder, *flags = sys.argv[1:]
+settings = [parse([*flags, f"--seed={seed}", f"--workdir={folder}/{seed}"]) for seed in range(3)]
+sys.exit(max(result.status for result in experiment.run_trials(settings, f"{folder}/group")))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_trials_go_on_together(number, tmp_path):
+    flags = [*COMMON, *MLP, "--steps=4000", "--log_every=50", "--eval_every=200", "--steps_per_dispatch=10"]
+    command = lambda folder: [sys.executable, "-c", CHILD, str(tmp_path / folder), *flags]
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    whole = subprocess.run(command("whole"), env=environment, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(command("stopped"), env=environment, stdout=subprocess.DEVNULL)
+    for _ in range(600):
+        time.sleep(0.1)
+        if finished_steps(tmp_path / "stopped" / "group"):
+            break
+    process.send_signal(number)
+    assert process.wait() == (75 if number == signal.SIGTERM else -number)
+    if number == signal.SIGTERM:
+        assert read_json(tmp_path / "stopped" / "0" / "status.json")["state"] == "preempted"
+        assert finished_steps(tmp_path / "stopped" / "0"), "each has its own, too"
+    again = subprocess.run(command("stopped"), env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and "from the checkpoint at step" in again.stdout, again.stderr
+    for seed in "012":
+        ours, theirs = ((tmp_path / folder / seed / "metrics.jsonl").read_text() for folder in ("stopped", "whole"))
+        assert ours == theirs
+        assert json.loads(ours.splitlines()[-1])["step"] == 4000
