@@ -21,17 +21,16 @@ from jaxdl.settings import Settings, parse
 from jaxdl.train.settings import CHANGEABLE, TrainerConfig
 
 
-def build(settings: Settings, given: Mapping[str, Any] | None = None):
+def build(settings: Settings, given: Mapping[str, Any] | None = None, check: bool = True):
     """The `Program` of a run: its data loaded and checked, its model made.
 
     Args:
       given: objects in place of parts: "model", "dataset" (a `Data`) or "task".
+      check: trace a step, to see whether the parts fit.
 
     Raises:
       InputError: the parts do not fit together.
     """
-    import jax
-
     from jaxdl.train.program import Program
 
     given = dict(given or {})
@@ -54,7 +53,8 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None):
         on_nonfinite=trainer.on_nonfinite,
     )
     program.task.check(data)
-    _check_shapes(jax, program, settings)
+    if check:
+        _check_shapes(program, settings)
     return program
 
 
@@ -90,22 +90,39 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
     return settings.classes["model"](**values)
 
 
-def _check_shapes(jax, program, settings: Settings) -> None:
+def _check_shapes(program, settings: Settings) -> None:
     """Traces one step without computing it: what does not fit is told in a line, before anything is written."""
-    batch = program.pipeline(settings.trainer.batch_size).batch(0)
-    example = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in batch.items()}
-    shapes = {name: tuple(value.shape) for name, value in example.items()}
+    import jax
+
+    pipeline = program.pipeline(settings.trainer.batch_size)
+
+    def trace(program) -> None:
+        state = jax.eval_shape(program.init, program.seed, pipeline.example())
+        jax.eval_shape(program.step, state, pipeline.batch(0))
+
+    def reason(error: Exception) -> str:
+        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+    misfits = (TypeError, ValueError, AssertionError, KeyError, ZeroDivisionError)  # JAX's own are TypeErrors
     try:
-        state = jax.eval_shape(program.init, jax.ShapeDtypeStruct((), "uint32"), example)
-        jax.eval_shape(program.step, state, example)
+        trace(program)
     except InputError:
         raise
-    except (TypeError, ValueError, AssertionError, KeyError, ZeroDivisionError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    except misfits as error:
+        for number in getattr(program, "numbers", {}):  # of several trials: is it that Python branches on one?
+            try:
+                trace(program.only(number))
+            except misfits as cause:
+                raise InputError(
+                    f"--{'.'.join(number).removeprefix('update.')} cannot vary within one program ({reason(cause)}); "
+                    f"take --executor=local, or name '{number[1]}' in `untraceable` of its class, for a program of "
+                    "its own for each value."
+                ) from error
         names = settings.names
+        shapes = {name: tuple(value.shape) for name, value in pipeline.batch(0).items()}
         raise InputError(
             f"model '{names['model']}', task '{names['task']}' and dataset '{names['dataset']}' do not fit: "
-            f"{reason} The batches are {shapes}."
+            f"{reason(error)} The batches are {shapes}."
         ) from error
 
 
@@ -203,7 +220,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     records = [
         _record(settings.trainer, settings, writer=end is None) for settings, end in zip(trials, ended, strict=True)
     ]
-    program = build(trials[0])
+    program = build(trials[0], check=False)
 
     def at(numbers):
         return dataclasses.replace(program, **_parts(trials[0].with_numbers(numbers), program.data, {}))
@@ -213,7 +230,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     together = Trials(at, [settings.numbers() for settings in trials], seeds, placement.num_shards)
     for member in together.members:
         member.task.check(program.data)
-    _check_traceable(together, first.batch_size)
+    _check_shapes(together, trials[0])
     with _opened(records, trials, program, {}):
         print(f"{len(trials)} trials of {program.total_steps} steps as one program, into {folder}", flush=True)
         runs = [
@@ -228,33 +245,6 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
             else:
                 _conclude(record, result)
         return results
-
-
-def _check_traceable(together, batch_size: int) -> None:
-    """Traces a step of all trials without computing it: a number on which Python branches is named."""
-    import jax
-
-    pipeline = together.pipeline(batch_size)
-
-    def trace(trials) -> None:
-        state = jax.eval_shape(trials.init, trials.seed, pipeline.example())
-        jax.eval_shape(trials.step, state, pipeline.batch(0))
-
-    errors = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError, ValueError)
-    try:
-        trace(together)
-    except errors:
-        for number in together.numbers:
-            try:
-                trace(together.only(number))
-            except errors as error:
-                reason = next(line for line in str(error).splitlines() if line.strip())
-                flag = ".".join(number).removeprefix("update.")
-                raise InputError(
-                    f"--{flag} cannot vary within one program ({reason[:200]}); take --executor=local, or name "
-                    f"'{number[1]}' in `untraceable` of its class, for a program of its own for each value."
-                ) from error
-        raise
 
 
 def _record(trainer: TrainerConfig, settings: Settings, writer: bool = True):

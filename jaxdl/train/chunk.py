@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxdl.train.feed import DeviceFeed, HostFeed
 from jaxdl.train.program import Metrics, Program, TrainState
@@ -39,12 +39,26 @@ def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
     return chunk
 
 
-def convolves(program: Program, state: TrainState, batch) -> bool:
-    """Whether a step has a convolution in it."""
-    return "conv_general_dilated" in str(jax.make_jaxpr(lambda *a: program.step(*a)[0])(state, batch))
+def trace_step(program: Program, state: TrainState, batch) -> tuple[Metrics, bool]:
+    """Looks at a step without compiling it. `state` and `batch` may be shapes.
+
+    Returns:
+      zeros in the shape of the step's metrics, which are neutral when metrics are merged; and whether a step has a
+      convolution in it.
+    """
+    jaxpr, (_, metrics) = jax.make_jaxpr(program.step, return_shape=True)(state, batch)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics), "conv_general_dilated" in _primitives(jaxpr)
 
 
-def empty_window(program: Program, feed: HostFeed | DeviceFeed, state: TrainState, rows) -> Metrics:
-    """Zeros in the shape of the step's metrics, which are neutral when metrics are merged."""
-    step = lambda state, resident, rows: program.step(state, feed.batch(resident, rows, 0))[1]
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state, feed.resident, rows))
+def _primitives(jaxpr) -> set[str]:
+    """The names of the operations in a jaxpr, and in the functions that it calls."""
+    names = set()
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        names.add(equation.primitive.name)
+        for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=_is_jaxpr):
+            names |= _primitives(value) if _is_jaxpr(value) else set()
+    return names
+
+
+def _is_jaxpr(value) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")

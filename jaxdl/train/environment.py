@@ -67,6 +67,7 @@ def git_commit() -> str | None:
         return None
 
 
+@functools.cache
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
-from jaxdl.train.chunk import convolves, empty_window, make_chunk
+from jaxdl.train.chunk import make_chunk, trace_step
 from jaxdl.train.environment import describe
 from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.feed import make_feed
@@ -144,13 +145,17 @@ class _Loop:
         """State, compiled chunk, and where to go on from."""
         self.watchdog.at("initialising the model")
         example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
-        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.per_run)
-        self.state = init(np.uint32(self.program.seed))
-        memory.release()
-        self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
-        eval_batch_size = self.config.eval_batch_size or self.config.batch_size
-        self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
-        self._compile()
+        seed, per_run = np.uint32(self.program.seed), self.placement.per_run
+        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=per_run).trace(seed)
+        with futures.ThreadPoolExecutor(1) as thread:  # compiles beside the step
+            state = thread.submit(lambda: init.lower().compile()(seed))
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=per_run), init.out_info)
+            zeros, convolves = trace_step(self.program, like, self.pipeline.batch(0))
+            self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps(convolves))
+            eval_batch_size = self.config.eval_batch_size or self.config.batch_size
+            self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
+            self._compile(like, zeros)
+            self.state = state.result()
         memory.release()
         self.watchdog.at("restoring a checkpoint")
         self.checkpoints.open()
@@ -184,28 +189,27 @@ class _Loop:
         """Reads from the state what the loop counts by itself from here on."""
         self.step, self.skipped = (int(np.max(x)) for x in (self.state.step, self.state.skipped_batches))
 
-    def _most_steps(self) -> int:
+    def _most_steps(self, convolves: bool) -> int:
         """The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar.
 
         XLA makes convolutions fast on a CPU outside of loops alone: in one, LeNet-5 takes over three times as long.
         """
         on_cpu = self.placement.mesh.devices.flat[0].platform == "cpu"
-        usual = 1 if on_cpu and convolves(self.program, self.state, self.pipeline.batch(0)) else MOST_STEPS
+        usual = 1 if on_cpu and convolves else MOST_STEPS
         return min(self.config.steps_per_dispatch or usual, self.config.log_every)
 
-    def _compile(self) -> None:
-        """Compiles the chunk of steps."""
+    def _compile(self, state, zeros) -> None:
+        """Compiles the chunk of steps, for a state of these shapes, and what gives a window of these zeros."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
         rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
-        zeros = empty_window(self.program, self.feed, self.state, rows)
         self.fresh_window = jax.jit(lambda: zeros, out_shardings=self.placement.per_run)
         self.window = self.fresh_window()
         places = (PER_RUN, PER_RUN, None, self.feed.row_axis, None, None)
         function = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
         if hasattr(function, "lower"):
             numbers = self._number(0), self._number(1)
-            function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
+            function = function.lower(state, self.window, self.feed.resident, rows, *numbers).compile()
             flops = xla_flops(function)
             self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function
