@@ -26,7 +26,7 @@ def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
 
     def body(resident, rows, index, state, window):
         state, metrics = program.step(state, feed.batch(resident, rows, index))
-        return state, {name: window[name].merge(metric) for name, metric in metrics.items()}
+        return state, program.merge(window, metrics)
 
     def chunk(state, window, resident, rows, first, count):
         if feed.most_steps == 1:

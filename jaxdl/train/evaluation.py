@@ -24,7 +24,7 @@ class Evaluator:
         self._rows = placement.local_rows(batch_size)  # all of them, where the batch is not split
         self._kept: dict[str, list] = {}
         self._evaluate = placement.parallel(program.evaluate, (PER_RUN, placement.evaluation_axis))
-        self._merge = jax.jit(lambda a, b: {name: metric.merge(b[name]) for name, metric in a.items()})
+        self._merge = jax.jit(program.merge)
         self._predict = jax.jit(program.predict)
 
     def metrics(

@@ -165,6 +165,10 @@ class Program:
         metrics = self.task.evaluate(self._bind(state), batch)
         return {name: metric.summed() for name, metric in metrics.items()}
 
+    def merge(self, metrics: Metrics, others: Metrics) -> Metrics:
+        """The metrics of two batches as those of both."""
+        return {name: metric.merge(others[name]) for name, metric in metrics.items()}
+
     def predict(self, state: TrainState, batch: Batch) -> Any:
         """The model's float32 outputs for a raw batch, in evaluation mode."""
         return self._bind(state)(*self.task.inputs(self._prepare(batch)))

@@ -114,6 +114,10 @@ class Trials:
         """Every trial's metrics of one evaluation batch, which they share: arrays [B, ...]."""
         return jax.vmap(lambda run, numbers: self._with(numbers).evaluate(run, batch))(state.runs, state.numbers)
 
+    def merge(self, metrics: Metrics, others: Metrics) -> Metrics:
+        """Each trial's metrics of two batches as those of both."""
+        return jax.vmap(self.members[0].merge)(metrics, others)
+
     def split(self, tree: Any) -> list[Any]:
         """A tree with the trial axis as one tree a trial, on the host."""
         tree = jax.device_get(tree)
