@@ -9,7 +9,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -146,17 +145,14 @@ class _Loop:
         """State, compiled chunk, and where to go on from."""
         self.watchdog.at("initialising the model")
         example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
-        seed, per_run = np.uint32(self.program.seed), self.placement.per_run
-        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=per_run).trace(seed)
-        with futures.ThreadPoolExecutor(1) as thread:  # compiles beside the step
-            state = thread.submit(lambda: init.lower().compile()(seed))
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=per_run), init.out_info)
-            zeros, convolves = trace_step(self.program, like, self.pipeline.batch(0))
-            self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps(convolves))
-            eval_batch_size = self.config.eval_batch_size or self.config.batch_size
-            self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
-            self._compile(like, zeros)
-            self.state = state.result()
+        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.per_run)
+        self.state = init(np.uint32(self.program.seed))
+        memory.release()
+        zeros, convolves = trace_step(self.program, self.state, self.pipeline.batch(0))
+        self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps(convolves))
+        eval_batch_size = self.config.eval_batch_size or self.config.batch_size
+        self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
+        self._compile(zeros)
         memory.release()
         self.watchdog.at("restoring a checkpoint")
         self.checkpoints.open()
@@ -210,8 +206,8 @@ class _Loop:
         usual = 1 if on_cpu and convolves else MOST_STEPS
         return min(self.config.steps_per_dispatch or usual, self.config.log_every)
 
-    def _compile(self, state, zeros) -> None:
-        """Compiles the chunk of steps, for a state of these shapes, and what gives a window of these zeros."""
+    def _compile(self, zeros) -> None:
+        """Compiles the chunk of steps, and what gives a window of these zeros."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
         rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
@@ -221,7 +217,7 @@ class _Loop:
         function = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
         if hasattr(function, "lower"):
             numbers = self._number(0), self._number(1)
-            function = function.lower(state, self.window, self.feed.resident, rows, *numbers).compile()
+            function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
             flops = xla_flops(function)
             self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.record import guard_disk
 from jaxdl.train.run import Run
 from jaxdl.train.trials import Trials
+
+THREADS = 4
+"""Run directories whose checkpoints are written at the same time."""
 
 
 class TrialCheckpoints:
@@ -72,16 +76,18 @@ class TrialCheckpoints:
         self.wait()
         latest = self._program.split(_of_runs(tree))
         bests = latest if self._best is None else self._program.split(self._best)
-        results = []
-        for run, last, best in zip(runs, latest, bests, strict=True):
+
+        def hand_over(run: Run, last, best) -> tuple[int | None, Any]:
             best_step = run.best_step()
-            results.append((best_step, last["state"] if best_step is None else best["state"]))
-            if not run.record.writer:
-                continue
             kept = {} if best_step is None else {best_step: best}
             if run.ended != "diverged":
                 kept[int(last["state"].step)] = last
-            _replace_checkpoints(run.record.path / "checkpoints", kept)
+            if run.record.writer:
+                _replace_checkpoints(run.record.path / "checkpoints", kept)
+            return best_step, last["state"] if best_step is None else best["state"]
+
+        with futures.ThreadPoolExecutor(THREADS) as threads:  # mostly waiting for the disk
+            results = list(threads.map(hand_over, runs, latest, bests))
         if all(run.ended is not None for run in runs):
             self._common.close()
             shutil.rmtree(self.directory, ignore_errors=True)
