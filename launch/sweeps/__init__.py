@@ -1,0 +1,1 @@
+"""What a sweep is made of; `launch/sweep.py` is the command."""
