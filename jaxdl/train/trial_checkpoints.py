@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -21,9 +20,6 @@ from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.record import guard_disk
 from jaxdl.train.run import Run
 from jaxdl.train.trials import Trials
-
-THREADS = 4
-"""Run directories whose checkpoints are written at the same time."""
 
 
 class TrialCheckpoints:
@@ -86,8 +82,7 @@ class TrialCheckpoints:
                 _replace_checkpoints(run.record.path / "checkpoints", kept)
             return best_step, last["state"] if best_step is None else best["state"]
 
-        with futures.ThreadPoolExecutor(THREADS) as threads:  # mostly waiting for the disk
-            results = list(threads.map(hand_over, runs, latest, bests))
+        results = list(map(hand_over, runs, latest, bests))
         if all(run.ended is not None for run in runs):
             self._common.close()
             shutil.rmtree(self.directory, ignore_errors=True)
