@@ -1,4 +1,6 @@
-"""`launch.benchmark`: the bare loop learns, the table judges, and wrong flags are told."""
+"""`launch.benchmark overhead`: the bare loop learns, the table judges, and wrong flags are told."""
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ import pytest
 from jaxdl.errors import InputError, RunError
 from jaxdl.models.lenet import LeNet5
 from launch import benchmark
+from launch.benchmarks import overhead
+from launch.benchmarks.process import run_module, run_process
 
 
 def run(steps_per_second=100.0, peak=400.0, loss=2.0):
@@ -27,14 +31,14 @@ def run(steps_per_second=100.0, peak=400.0, loss=2.0):
     ],
 )
 def test_the_report_judges_by_the_ratios_and_by_the_losses(capsys, train, status, message):
-    assert benchmark.report([run(), run()], train, [1e6, 1e6], benchmark.Overhead(repeats=2)) == status
+    assert overhead.report([run(), run()], train, [1e6, 1e6], overhead.Overhead(repeats=2)) == status
     assert message in capsys.readouterr().out
 
 
 def test_the_bare_loop_descends_as_a_plain_loop_does(tmp_path):
     """100 steps over 15 images, in batches of 10 that cross epochs, against the same steps written out."""
-    benchmark.write_images(tmp_path / "images.npz", 15)
-    measured = benchmark.bare_loop(str(tmp_path / "images.npz"), 100, 10)
+    overhead.write_images(tmp_path / "images.npz", 15)
+    measured = overhead.bare_loop(str(tmp_path / "images.npz"), 100, 10)
     with np.load(tmp_path / "images.npz") as arrays:
         pixels, labels = arrays["inputs"] / np.float32(255), arrays["labels"]
     images = (pixels - pixels.mean()) / pixels.std()
@@ -66,4 +70,25 @@ def test_wrong_flags_and_failing_runs_are_told():
     with pytest.raises(InputError, match="multiple of 100"):
         benchmark.main(["overhead", "--steps=150"])
     with pytest.raises(RunError, match="ended with status 2: .*--momentm"):
-        benchmark.run_process(["launch.train", "--model=lenet5", "--dataset=digits", "--optimizer=sgd", "--momentm=1"])
+        run_module("launch.train", "--model=lenet5", "--dataset=digits", "--optimizer=sgd", "--momentm=1")
+    for name in ("sweep", "executor"):
+        with pytest.raises(InputError, match="--momentum=1 is no flag of this benchmark"):
+            benchmark.main([name, "--momentum=1"])
+
+
+def test_the_help_tells_every_benchmark_and_its_flags(capsys):
+    assert benchmark.main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for flag in ("--examples=60000", "--local_trials=none", "--rounds=2"):
+        assert flag in told
+
+
+def test_a_process_is_measured_with_its_children_and_has_the_cache_that_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/theirs")
+    code = "import os; print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+    assert run_process([sys.executable, "-c", code])[0] == "None\n"
+    assert run_process([sys.executable, "-c", code], tmp_path)[0] == f"{tmp_path}\n"
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    _, measured = run_process([sys.executable, "-c", parent])
+    assert measured["seconds"] >= 0.3 and measured["CPU seconds"] >= 0.3
