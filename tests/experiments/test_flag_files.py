@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 
 from jaxdl import experiment
+from launch import sweep
 from tests.data_paths import data_path
 
 ROOT = pathlib.Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.flags"))
+EVERY = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.flags"))
+SWEEPS = [path for path in EVERY if path.name.endswith(".sweep.flags")]
+RUNS = [path for path in EVERY if path not in SWEEPS]
 # What makes a smoke test of a real run: three steps on small batches, one evaluation, nothing drawn.
 SMALL = ["--steps=3", "--eval_every=3", "--log_every=3", "--plots=false", "--tensorboard=false", "--progress=off"]
 SMALL += ["--mesh=data:1", "--batch_size=8", "--eval_batch_size=100", "--steps_per_dispatch=1"]
 
-pytestmark = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to("experiments")) for path in FILES])
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=[str(path.relative_to("experiments")) for path in paths])
 
 
 def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
@@ -48,6 +53,7 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
     return []
 
 
+@each(EVERY)
 def test_header(path):
     """The comment on top says what is reproduced, what to expect at what cost, and the command."""
     lines = (ROOT / path).read_text().splitlines()
@@ -60,13 +66,24 @@ def test_header(path):
     assert len(header) >= 3, "the header is what it reproduces, what to expect, and the command"
     assert re.search(r"^# .*Expected", text, re.MULTILINE)
     assert re.search(r"\d+ seeds?\b", text) and re.search(r"CPU cores?: ", text)
-    assert re.search(rf"python -m launch.train --flagfile={re.escape(str(path))}( |$)", text, re.MULTILINE)
+    command = "sweep" if path in SWEEPS else "train"
+    assert re.search(rf"python -m launch.{command} --flagfile={re.escape(str(path))}( |$)", text, re.MULTILINE)
     assert all(len(line) <= 120 for line in lines)
 
 
+@each(RUNS)
 def test_runs(path, tmp_path):
     """Three steps and an evaluation, by the file's own model, data and optimizer."""
     flags = [f"--flagfile={ROOT / path}", *SMALL, *where_data_is(path, tmp_path), f"--workdir={tmp_path / 'run'}"]
     result = experiment.run(experiment.parse(flags))
     assert (result.status, result.step) == (0, 3)
     assert all(np.isfinite(value["loss"]) for value in result.metrics.values())
+
+
+@each(SWEEPS)
+def test_sweeps(path, tmp_path, capsys):
+    """Every trial's flags are right, and what the command would do is shown; nothing is trained."""
+    flags = [f"--flagfile={ROOT / path}", *SMALL, *where_data_is(path, tmp_path)]
+    assert sweep.main([*flags, f"--workdir={tmp_path / 'sweep'}", "--dry_run"]) == 0
+    assert "trials" in capsys.readouterr().out
+    assert not (tmp_path / "sweep").exists()
