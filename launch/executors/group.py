@@ -44,6 +44,8 @@ def _wait_for_folder() -> str:
     """The folder, once it is told; meanwhile everything is imported."""
     import jax
     import orbax.checkpoint  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+    import sklearn.model_selection  # noqa: F401
     import tensorboardX  # noqa: F401
 
     import jaxdl.train.loop  # noqa: F401

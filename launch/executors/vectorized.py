@@ -86,6 +86,9 @@ class Vectorized(Local):
                 os.replace(temporary, path)
         self._groups.queue.extend(jobs)
         self._start_next()
+        for process in self._groups.warm.values():  # more than there are groups: its input ends, and so does it
+            process.stdin.close()
+        self._groups.warm.clear()
 
     def held(self) -> Mapping[str, str]:
         return {**dict.fromkeys((job.name for job in self._groups.queue), "queued"), **super().held()}

@@ -14,9 +14,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+
+from launch.executors import pinned
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 SBIN = ":/usr/sbin:/usr/local/sbin:/sbin"
@@ -141,8 +144,9 @@ class Cluster:
     def _daemon(self, program: str, *arguments: str) -> None:
         name = program if program != "slurmd" else f"slurmd {arguments[-1]}"
         with open(self.folder / f"{name.replace(' ', '-')}.out", "ab") as output:
+            until_we_die = [sys.executable, "-S", pinned.__file__, str(os.getpid()), "-"]
             self._daemons[name] = subprocess.Popen(
-                [_find(program), *arguments],
+                [*until_we_die, _find(program), *arguments],
                 env={**os.environ, "SLURM_CONF": str(self.config)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
