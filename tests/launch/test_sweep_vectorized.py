@@ -25,7 +25,7 @@ KINDS = {
         ["weight_decay=0.01,0.1"],
     ),
     "perceptron": (
-        ["--flagfile=experiments/foundations/perceptron_breast_cancer.flags"],
+        ["--flagfile=experiments/foundations/perceptron_breast_cancer.flags", "--eval_batch_size=120"],
         ["learning_rate=0.5,1"],
     ),
 }
@@ -60,11 +60,11 @@ def test_programs_that_differ_in_shape_come_one_after_the_other(tmp_path, capsys
     assert all(read_json(path)["state"] == "done" for path in (tmp_path / "trials").glob("*/status.json"))
 
 
-def opened(folder, trials, **fields):
+def opened(folder, its_trials, **fields):
     directory = SweepDirectory(folder)
     directory.open()
     directory.write_plan({"base": ["--model=mlp", "--dataset=digits", "--steps=5"]})
-    directory.add_trials(trials)
+    directory.add_trials(its_trials)
     executor = Vectorized(**fields)
     executor.open(directory, None)
     return executor
