@@ -54,7 +54,7 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
     )
     program.task.check(data)
     if check:
-        _check_shapes(program, settings)
+        _trace(program, settings)
     return program
 
 
@@ -90,28 +90,24 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
     return settings.classes["model"](**values)
 
 
-def _check_shapes(program, settings: Settings) -> None:
-    """Traces one step without computing it: what does not fit is told in a line, before anything is written."""
-    import jax
+def _trace(program, settings: Settings):
+    """Traces a step, for the loop: what does not fit is told in a line, before anything is written."""
+    from jaxdl.train.chunk import trace_step
 
-    pipeline = program.pipeline(settings.trainer.batch_size)
-
-    def trace(program) -> None:
-        state = jax.eval_shape(program.init, program.seed, pipeline.example())
-        jax.eval_shape(program.step, state, pipeline.batch(0))
+    batch_size = settings.trainer.batch_size
 
     def reason(error: Exception) -> str:
         return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
     misfits = (TypeError, ValueError, AssertionError, KeyError, ZeroDivisionError)  # JAX's own are TypeErrors
     try:
-        trace(program)
+        return trace_step(program, batch_size)
     except InputError:
         raise
     except misfits as error:
         for number in getattr(program, "numbers", {}):  # of several trials: is it that Python branches on one?
             try:
-                trace(program.only(number))
+                trace_step(program.only(number), batch_size)
             except misfits as cause:
                 raise InputError(
                     f"--{'.'.join(number).removeprefix('update.')} cannot vary within one program ({reason(cause)}); "
@@ -119,7 +115,7 @@ def _check_shapes(program, settings: Settings) -> None:
                     "its own for each value."
                 ) from error
         names = settings.names
-        shapes = {name: tuple(value.shape) for name, value in pipeline.batch(0).items()}
+        shapes = {name: tuple(value.shape) for name, value in program.pipeline(batch_size).batch(0).items()}
         raise InputError(
             f"model '{names['model']}', task '{names['task']}' and dataset '{names['dataset']}' do not fit: "
             f"{reason(error)} The batches are {shapes}."
@@ -168,12 +164,13 @@ def run(settings: Settings, **given):
     placement = prepare_devices(trainer)
     record = _record(trainer, settings)
     _check_batches(placement, trainer)
-    program = build(settings, given)
+    program = build(settings, given, check=False)
+    traced = _trace(program, settings)
     with _opened([record], [settings], program, given):
         if jax.process_index() == 0:
             print(f"{settings.title}: {program.total_steps} steps into {record.path}", flush=True)
         checkpoints = Checkpoints(record.path, keep=trainer.keep_checkpoints)
-        [result] = loop.train(program, trainer, placement, [_run(program, record, trainer)], checkpoints)
+        [result] = loop.train(program, traced, trainer, placement, [_run(program, record, trainer)], checkpoints)
         if result.error is not None:
             raise result.error
         _conclude(record, result)
@@ -199,8 +196,9 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     """
     import jax
 
-    from jaxdl.sharding import TrialPlacement, make_mesh
+    from jaxdl.sharding import Placement, TrialPlacement, make_mesh
     from jaxdl.train import loop
+    from jaxdl.train.drawing import draw
     from jaxdl.train.trial_checkpoints import TrialCheckpoints
     from jaxdl.train.trials import Trials
 
@@ -230,7 +228,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     together = Trials(at, [settings.numbers() for settings in trials], seeds, placement.num_shards)
     for member in together.members:
         member.task.check(program.data)
-    _check_shapes(together, trials[0])
+    traced = _trace(together, trials[0])
     with _opened(records, trials, program, {}):
         print(f"{len(trials)} trials of {program.total_steps} steps as one program, into {folder}", flush=True)
         runs = [
@@ -238,12 +236,14 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
             for record, settings, end in zip(records, trials, ended, strict=True)
         ]
         checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together, placement)
-        results = loop.train(together, first, placement, runs, checkpoints)
+        results = loop.train(together, traced, first, placement, runs, checkpoints)
         for record, result, member, settings in zip(records, results, together.members, trials, strict=True):
             if result.error is not None:
                 _status_if_possible(record, "diverged", result.error)
             else:
                 _conclude(record, result)
+                if settings.trainer.plots and record.writer and result.ended:
+                    draw(record, member, Placement(make_mesh("data:1")), settings.trainer, result)
         return results
 
 

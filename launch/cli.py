@@ -4,8 +4,9 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from absl import logging
+from absl import flags, logging
 
+from jaxdl import config
 from jaxdl.errors import InputError, RunError
 
 
@@ -17,17 +18,45 @@ def _quiet_libraries() -> None:
         setattr(module, name, lambda told, usual=usual: None if isinstance(told.exc_value, OSError) else usual(told))
 
 
+def run_flags(cls: type, argv: Sequence[str], about: str) -> int:
+    """A command that is a dataclass of flags with `run`: runs it, or shows `--help`; gives its exit status.
+
+    Args:
+      about: what `--help` says before the flags.
+    """
+    fields = config.fields_of(cls)
+    if {"--help", "-h", "-help"} & set(argv):
+        print(about)
+        for name, field in fields.items():
+            print(f"  --{name}: {field.help}")
+        return 0
+    values = flags.FlagValues()
+    config.define(values, fields, "", cls.__module__)
+
+    def command(argv: Sequence[str]) -> int:
+        config.parse(values, argv)
+        return cls(**config.values(values, fields, "")).run() or 0
+
+    return _status(command, argv)
+
+
+def _status(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+    """The exit status of a command; what was wrong is told in a line."""
+    try:
+        return command(argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
 def main(command: Callable[[Sequence[str]], int | None]) -> None:
     """Calls a command with the arguments, and leaves with its exit status."""
     _quiet_libraries()
     try:
-        status = command(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
+        status = _status(command, sys.argv[1:])
     except KeyboardInterrupt:  # before the loop has taken the signals over, nothing was begun
         status = 130
     except BrokenPipeError:

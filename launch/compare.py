@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from absl import flags
 
-from jaxdl import config
 from jaxdl.catalog import nearest
 from jaxdl.errors import InputError
 from jaxdl.train.record import read_flags, read_metrics
+from launch import cli
 
 NOT_COMPARED = ("seed", "workdir")
 
@@ -167,24 +166,10 @@ def _label(values: Mapping[str, str | None], names: Sequence[str]) -> str:
     return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in given.items()) or "all runs"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs the command; gives back its exit status."""
-    if any(argument in ("--help", "-h", "-help") for argument in argv):
-        print(__doc__)
-        for name, field in config.fields_of(Compare).items():
-            print(f"  --{name}: {field.help}")
-        return 0
-    fields = config.fields_of(Compare)
-    values = flags.FlagValues()
-    config.define(values, fields, "", __name__)
-    try:
-        config.parse(values, argv)
-        Compare(**config.values(values, fields, "")).run()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return cli.run_flags(Compare, argv, __doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.main(main)

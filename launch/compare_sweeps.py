@@ -21,14 +21,12 @@ import dataclasses
 import functools
 import glob
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import flags
 
-from jaxdl import config
 from jaxdl.errors import InputError
+from launch import cli
 from launch.sweeps.axes import parse_axis
 from launch.sweeps.directory import SweepDirectory
 from launch.sweeps.results import LOST, Row, Setting, read_rows, settings_of
@@ -330,22 +328,8 @@ def _draw_tried(axes, searches: Sequence[Search], view, axis) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; gives back its exit status."""
-    fields = config.fields_of(CompareSweeps)
-    if any(argument in ("--help", "-h", "-help") for argument in argv):
-        print(__doc__)
-        for name, field in fields.items():
-            print(f"  --{name}: {field.help}")
-        return 0
-    values = flags.FlagValues()
-    config.define(values, fields, "", __name__)
-    try:
-        config.parse(values, argv)
-        CompareSweeps(**config.values(values, fields, "")).run()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return cli.run_flags(CompareSweeps, argv, __doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.main(main)

@@ -11,12 +11,10 @@ flags are wrong, or TensorFlow is missing.
 import dataclasses
 import importlib.util
 import pathlib
-import sys
+from collections.abc import Sequence
 
-from absl import flags
-
-from jaxdl import config
 from jaxdl.errors import InputError, RunError
+from launch import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +57,10 @@ class PrepareData:
         print(f"python -m launch.train --dataset=tfds --dataset.name={self.name}{flag}")
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs the command; gives back its exit status."""
-    if any(argument in ("--help", "-h", "-help") for argument in argv):
-        print(__doc__)
-        return 0
-    fields = config.fields_of(PrepareData)
-    values = flags.FlagValues()
-    config.define(values, fields, "", __name__)
-    try:
-        config.parse(values, argv)
-        PrepareData(**config.values(values, fields, "")).run()
-    except (InputError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    return 0
+    return cli.run_flags(PrepareData, argv, __doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.main(main)

@@ -49,12 +49,11 @@ class Pipeline:
         self._rows = range(batch_size)[rows or slice(None)]
         self._order = Order(len(source), seed, shuffle)
 
-    def indices(self, step: int) -> np.ndarray:
-        """Records of the global batch `step`: int64 [batch_size]. Epochs follow each other without a gap."""
-        return self._order(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
-
     def block(self, step: int, steps: int) -> np.ndarray:
-        """Records of this process's rows of `steps` batches, from `step` on: int64 [steps, rows]."""
+        """Records of this process's rows of `steps` batches, from `step` on: int64 [steps, rows].
+
+        Epochs follow each other without a gap.
+        """
         positions = np.arange(step * self.batch_size, (step + steps) * self.batch_size)
         return self._order(positions).reshape(steps, -1)[:, self._rows.start : self._rows.stop]
 

@@ -114,7 +114,7 @@ class Checkpoints:
         best_step, state = runs[0].best_step(), tree["state"]
         if best_step not in self.steps():  # there is no validation split, or that checkpoint was damaged
             return [(None, state)]
-        if runs[0].ended == "done" and best_step != int(state.step):
+        if runs[0].ended is not None and best_step != int(state.step):
             state = self.restore(best_step, tree)["state"]
         return [(best_step, state)]
 

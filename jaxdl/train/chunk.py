@@ -1,15 +1,18 @@
-"""A chunk of steps as one pure function: what a dispatch runs."""
+"""A chunk of steps as one pure function: what a dispatch runs, and the window of metrics that it carries."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxdl.train.feed import DeviceFeed, HostFeed
-from jaxdl.train.program import Metrics, Program, TrainState
+from jaxdl.train.program import Metrics, Program
+from jaxdl.train.trials import Trials
 
 
-def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
+def make_chunk(program: Program | Trials, feed: HostFeed | DeviceFeed) -> Callable:
     """`chunk(state, window, resident, rows, first, count) -> (state, window, (step, nonfinite_step))`.
 
     It is one program whatever `count`, so that where a chunk begins and ends, which a log, a signal or a resume
@@ -39,15 +42,44 @@ def make_chunk(program: Program, feed: HostFeed | DeviceFeed) -> Callable:
     return chunk
 
 
-def trace_step(program: Program, state: TrainState, batch) -> tuple[Metrics, bool]:
-    """Looks at a step without compiling it. `state` and `batch` may be shapes.
+class Traced(NamedTuple):
+    """What is known of a step before it is compiled.
 
-    Returns:
-      zeros in the shape of the step's metrics, which are neutral when metrics are merged; and whether a step has a
-      convolution in it.
+    Attributes:
+      zeros: in the shape of its metrics; neutral when metrics are merged.
+      convolves: whether it has a convolution in it.
     """
-    jaxpr, (_, metrics) = jax.make_jaxpr(program.step, return_shape=True)(state, batch)
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics), "conv_general_dilated" in _primitives(jaxpr)
+
+    zeros: Metrics
+    convolves: bool
+
+
+def trace_step(program: Program | Trials, batch_size: int) -> Traced:
+    """Traces `init` and `step` without computing them. Raises what they raise of shapes that do not fit."""
+    pipeline = program.pipeline(batch_size)
+    state = jax.eval_shape(program.init, program.seed, pipeline.example())
+    jaxpr, (_, metrics) = jax.make_jaxpr(program.step, return_shape=True)(state, pipeline.batch(0))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics)
+    return Traced(zeros, "conv_general_dilated" in _primitives(jaxpr))
+
+
+def pack(window: Metrics, run_axes: int) -> np.ndarray:
+    """A window as one float32 array, for a checkpoint: Orbax takes half a millisecond for each of its scalars.
+
+    Args:
+      run_axes: axes that stand before a run's own: 1 for several trials, else 0.
+    """
+    leaves = [x.reshape(*x.shape[:run_axes], -1) for x in jax.tree.leaves(jax.device_get(window))]
+    return np.concatenate(leaves, axis=-1, dtype=np.float32)
+
+
+def unpack(packed: np.ndarray, zeros: Metrics, run_axes: int) -> Metrics:
+    """The window, on the host, that `pack` made an array of."""
+    leaves, structure = jax.tree.flatten(zeros)
+    ends = np.cumsum([math.prod(x.shape[run_axes:]) for x in leaves])
+    parts = np.split(packed, ends[:-1], axis=-1)
+    restored = [part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, restored)
 
 
 def _primitives(jaxpr) -> set[str]:

@@ -25,7 +25,6 @@ class Evaluator:
         self._kept: dict[str, list] = {}
         self._evaluate = placement.parallel(program.evaluate, (PER_RUN, placement.evaluation_axis))
         self._merge = jax.jit(program.merge)
-        self._predict = jax.jit(program.predict)
 
     def metrics(
         self, state: TrainState, split: str, may_go_on: Callable[[], bool] = lambda: True
@@ -45,8 +44,8 @@ class Evaluator:
 
     def predictor(self, state: TrainState) -> Callable[[Any], Any]:
         """`predict(batch)`: outputs for a raw host batch, for figures; this process's devices alone."""
-        state = jax.device_get(state.for_evaluation())
-        return lambda batch: jax.device_get(self._predict(state, batch))
+        state, predict = jax.device_get(state.for_evaluation()), jax.jit(self._program.predict)
+        return lambda batch: jax.device_get(predict(state, batch))
 
     def host_batches(self, split: str) -> Iterable[dict[str, np.ndarray]]:
         """The batches of a split, whole, on the host."""

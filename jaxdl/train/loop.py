@@ -21,7 +21,7 @@ from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
-from jaxdl.train.chunk import make_chunk, trace_step
+from jaxdl.train.chunk import Traced, make_chunk, pack, unpack
 from jaxdl.train.environment import describe
 from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.feed import make_feed
@@ -67,6 +67,7 @@ class Result:
 
 def train(
     program: Program | Trials,
+    traced: Traced,
     config: TrainerConfig,
     placement: Placement,
     runs: Sequence[Run],
@@ -75,6 +76,7 @@ def train(
     """Trains every member of the program to its end, or until asked to stop.
 
     Args:
+      traced: what `trace_step` told of the program.
       config: the trainer's flags, which the members share.
       runs: one for each member. One that has ended is left as it is.
       checkpoints: not opened yet.
@@ -83,14 +85,14 @@ def train(
       RunError: no checkpoint could be read, bad data, or the disk is full.
     """
     with Signals() as signals:
-        return _Loop(program, config, placement, list(runs), checkpoints, signals).run()
+        return _Loop(program, traced, config, placement, list(runs), checkpoints, signals).run()
 
 
 class _Loop:
     """A program in training. `step` counts updates; everything else that moves is in `state` and `window`."""
 
-    def __init__(self, program, config, placement, runs, checkpoints, signals):
-        self.program, self.config, self.placement, self.runs = program, config, placement, runs
+    def __init__(self, program, traced, config, placement, runs, checkpoints, signals):
+        self.program, self.traced, self.config, self.placement, self.runs = program, traced, config, placement, runs
         self.checkpoints, self.signals = checkpoints, signals
         splits = program.data.splits
         self.pipeline = program.pipeline(config.batch_size, placement.local_rows(config.batch_size))
@@ -148,27 +150,26 @@ class _Loop:
         init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.per_run)
         self.state = init(np.uint32(self.program.seed))
         memory.release()
-        zeros, convolves = trace_step(self.program, self.state, self.pipeline.batch(0))
-        self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps(convolves))
+        self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
         eval_batch_size = self.config.eval_batch_size or self.config.batch_size
         self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
-        self._compile(zeros)
+        self._compile()
         memory.release()
         self.watchdog.at("restoring a checkpoint")
         self.checkpoints.open()
         restored = self.checkpoints.restore_latest(self._saved_tree())
         if restored is not None:
             _, tree = restored
-            self.state, self.window = tree["state"], self._unpacked(tree["window"])
+            self._go_on_from(tree)
         self._read_position()
         self._open_runs()
-        if restored is None and self.config.on_nonfinite == "rollback":
+        if restored is not None or self.config.on_nonfinite == "rollback":
+            # Of what was restored nothing is written again, but which step is the best of each run is told.
             self._save()
 
     def _open_runs(self) -> None:
         """Every record goes on from this step; runs that have ended stay as they are."""
-        shapes = jax.eval_shape(self.program.members[0].init, np.uint32(0), self.pipeline.example())
-        parameters = parameter_count(shapes.params)
+        parameters = parameter_count(self.state.params) // self.state.step.size  # of each member
         for index, (run, member) in enumerate(zip(self.runs, self.program.members, strict=True)):
             if run.ended is not None:
                 self.state = self.program.end(self.state, index)
@@ -179,39 +180,34 @@ class _Loop:
             run.record.environment(**describe(member, parameters, self.placement, **measured))
             run.record.status(state="running", step=self.step, steps=self.program.total_steps, error=None)
 
-    def _saved_tree(self):
-        """What a checkpoint holds. The window's many scalars go as one array: each array costs half a millisecond."""
-        leaves = [x.reshape(*x.shape[: self.run_axes], -1) for x in jax.tree.leaves(jax.device_get(self.window))]
-        packed = np.concatenate(leaves, axis=-1, dtype=np.float32)
-        return {"state": self.state, "window": jax.device_put(packed, self.placement.per_run)}
+    def _saved_tree(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        window = jax.device_put(pack(self.window, self.run_axes), self.placement.per_run)
+        return {"state": self.state, "window": window}
 
-    def _unpacked(self, packed):
-        """The window that a checkpoint's array stands for."""
-        like, structure = jax.tree.flatten(jax.device_get(self.window))
-        ends = np.cumsum([math.prod(x.shape[self.run_axes :]) for x in like])
-        parts = np.split(jax.device_get(packed), ends[:-1], axis=-1)
-        leaves = [part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, like, strict=True)]
-        return jax.device_put(jax.tree.unflatten(structure, leaves), self.placement.per_run)
+    def _go_on_from(self, tree: dict[str, Any]) -> None:
+        window = unpack(jax.device_get(tree["window"]), self.traced.zeros, self.run_axes)
+        self.state, self.window = tree["state"], jax.device_put(window, self.placement.per_run)
 
     def _read_position(self) -> None:
         """Reads from the state what the loop counts by itself from here on."""
         self.step, self.skipped = (int(np.max(x)) for x in (self.state.step, self.state.skipped_batches))
 
-    def _most_steps(self, convolves: bool) -> int:
+    def _most_steps(self) -> int:
         """The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar.
 
         XLA makes convolutions fast on a CPU outside of loops alone: in one, LeNet-5 takes over three times as long.
         """
         on_cpu = self.placement.mesh.devices.flat[0].platform == "cpu"
-        usual = 1 if on_cpu and convolves else MOST_STEPS
+        usual = 1 if on_cpu and self.traced.convolves else MOST_STEPS
         return min(self.config.steps_per_dispatch or usual, self.config.log_every)
 
-    def _compile(self, zeros) -> None:
-        """Compiles the chunk of steps, and what gives a window of these zeros."""
+    def _compile(self) -> None:
+        """Compiles the chunk of steps, and what gives a fresh window."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
         rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
-        self.fresh_window = jax.jit(lambda: zeros, out_shardings=self.placement.per_run)
+        self.fresh_window = jax.jit(lambda: self.traced.zeros, out_shardings=self.placement.per_run)
         self.window = self.fresh_window()
         places = (PER_RUN, PER_RUN, None, self.feed.row_axis, None, None)
         function = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
@@ -235,10 +231,9 @@ class _Loop:
         """Runs to the last step (0), or to where it is asked to stop (75, 130)."""
         total, began = self.program.total_steps, time.monotonic()
         self.progress.restart(self.step)
+        self._end_due()
         if self._evaluation_due():  # the run was stopped before it could evaluate
             self._pause()
-        else:
-            self._end_due()
         if self.step >= total or self._all_ended():
             return 0
         # Processes must dispatch the same steps, so they cannot each go by their own clock.
@@ -347,15 +342,14 @@ class _Loop:
 
     def _tell(self, evaluated: dict[str, list[dict[str, Any]]]) -> None:
         """Writes evaluations down and shows the two numbers that matter; the rest is shown at the end."""
+        going = [index for index, run in enumerate(self.runs) if run.ended is None]
         shown = []
         for split, of_runs in evaluated.items():
-            going = [(run, values) for run, values in zip(self.runs, of_runs, strict=True) if run.ended is None]
-            for run, values in going:
-                run.append(self.step, split, values)
-            if going:
-                names = [name for name in dict.fromkeys((self.metric, "loss")) if name in going[0][1]]
-                means = {name: float(np.mean([values[name] for _, values in going])) for name in names}
-                shown.append(f"{split}: {format_values(means)}")
+            for index in going:
+                self.runs[index].append(self.step, split, of_runs[index])
+            names = [name for name in dict.fromkeys((self.metric, "loss")) if name in of_runs[going[0]]]
+            means = {name: float(np.mean([of_runs[index][name] for index in going])) for name in names}
+            shown.append(f"{split}: {format_values(means)}")
         if shown:
             several = f", the mean of {len(going)} trials" if len(self.runs) > 1 else ""
             self.progress.say("   ".join([f"step {self.step}{several}", *shown]))
@@ -437,8 +431,9 @@ class _Loop:
         step, tree = self.checkpoints.restore_latest(self._saved_tree())
         self.checkpoints.discard_after(step)
         skipped = int(tree["state"].skipped_batches) + bad - step + 1
-        self.state = tree["state"].replace(skipped_batches=self.placement.replicate(np.int32(skipped)))
-        self.window, self.frozen = self._unpacked(tree["window"]), False
+        self._go_on_from(tree)
+        self.state = self.state.replace(skipped_batches=self.placement.replicate(np.int32(skipped)))
+        self.frozen = False
         self._read_position()
         self.runs[0].rewind(self.step)
         self.runs[0].record.status(rollbacks=rollbacks + 1)

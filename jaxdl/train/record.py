@@ -192,13 +192,16 @@ class RunDirectory:
                 self._tensorboard.add_image(name, plots.to_array(figure), step, dataformats="HWC")
 
     def _write(self, name: str, text: str) -> None:
-        """Replaces a file whole: a reader, or a crash, finds the old one or the new one."""
-        if not self.writer:
-            return
-        with guard_disk(self.path):
-            temporary = self.path / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path / name)
+        if self.writer:
+            replace_file(self.path / name, text)
+
+
+def replace_file(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file whole: a reader, or a crash, finds the old one or the new one."""
+    with guard_disk(path.parent):
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -69,6 +69,8 @@ class TrialCheckpoints:
 
     def finish(self, tree: Any, runs: Sequence[Run]) -> list[tuple[int | None, Any]]:
         """Gives each run that is open its own checkpoints. Returns the step that counts and its state, of each."""
+        import orbax.checkpoint as ocp
+
         self.wait()
         latest = self._program.split(_of_runs(tree))
         bests = latest if self._best is None else self._program.split(self._best)
@@ -79,10 +81,11 @@ class TrialCheckpoints:
             if run.ended != "diverged":
                 kept[int(last["state"].step)] = last
             if run.record.writer:
-                _replace_checkpoints(run.record.path / "checkpoints", kept)
+                _replace_checkpoints(checkpointer, run.record.path / "checkpoints", kept)
             return best_step, last["state"] if best_step is None else best["state"]
 
-        results = list(map(hand_over, runs, latest, bests))
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            results = list(map(hand_over, runs, latest, bests))
         if all(run.ended is not None for run in runs):
             self._common.close()
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -94,11 +97,9 @@ def _of_runs(tree: Any) -> dict[str, Any]:
     return {"state": tree["state"].runs, "window": tree["window"]}
 
 
-def _replace_checkpoints(folder: pathlib.Path, kept: dict[int, Any]) -> None:
+def _replace_checkpoints(checkpointer, folder: pathlib.Path, kept: dict[int, Any]) -> None:
     """Writes checkpoints by step where `Checkpoints` finds them, and deletes those of other steps."""
-    import orbax.checkpoint as ocp
-
-    with guard_disk(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with guard_disk(folder):
         folder.mkdir(exist_ok=True)
         for step, tree in kept.items():
             unfinished = folder / f".{step}.unfinished"

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdl.data.base import Data
 from jaxdl.data.pipeline import Pipeline
 from jaxdl.data.sources import Batch
+from jaxdl.tasks.base import Task
 from jaxdl.train.program import Metrics, Program, TrainState
 
 Number = tuple[str, str]
@@ -32,6 +34,10 @@ class TrialsState(flax.struct.PyTreeNode):
     runs: TrainState
     numbers: dict[str, jax.Array]
     active: jax.Array
+
+    @property
+    def params(self) -> Any:
+        return self.runs.params
 
     @property
     def step(self) -> jax.Array:
@@ -84,9 +90,17 @@ class Trials:
             self.seed[: len(self.members)],
         )
 
-    def __getattr__(self, name: str):
-        """What the trials share: the task, the data, the length of the run."""
-        return getattr(self.members[0], name)
+    @property
+    def data(self) -> Data:
+        return self.members[0].data
+
+    @property
+    def task(self) -> Task:
+        return self.members[0].task
+
+    @property
+    def total_steps(self) -> int:
+        return self.members[0].total_steps
 
     def pipeline(self, batch_size: int, rows: slice | None = None) -> "TrialsPipeline":
         """The training batches of all trials, by step."""

@@ -95,8 +95,11 @@ class _State:
     children: dict[str, tuple[subprocess.Popen, Share]] = dataclasses.field(default_factory=dict)
 
 
-def find_shares(workers: int | None) -> list[Share]:
+def find_shares(workers: int | None, flag: str = "workers") -> list[Share]:
     """This machine's GPUs, or else its cores, in equal shares for so many workers; None is one for each.
+
+    Args:
+      flag: by which the number was asked for.
 
     Raises:
       InputError: more workers than devices.
@@ -106,8 +109,8 @@ def find_shares(workers: int | None) -> list[Share]:
     workers = len(devices) if workers is None else workers
     if workers > len(devices):
         raise InputError(
-            f"--workers={workers}: this machine lends {len(devices)} {kind}{'s' * (len(devices) != 1)}, and each "
-            f"worker needs one; expected at most {len(devices)}."
+            f"--{flag}={workers}: this machine lends {len(devices)} {kind}{'s' * (len(devices) != 1)}, and each "
+            f"needs one; expected at most {len(devices)}."
         )
     share = len(devices) // workers
     return [Share(kind, tuple(devices[i * share : (i + 1) * share])) for i in range(workers)]

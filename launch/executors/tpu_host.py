@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxdl.errors import InputError
+from jaxdl.train.record import replace_file
 from launch import cli
 
 PORT = 8476
@@ -70,13 +71,13 @@ def stay(folder: pathlib.Path, job: dict[str, Any], index: int) -> int:
         child = subprocess.Popen(job["command"], stdin=subprocess.DEVNULL, env=environment)
     except OSError as error:
         print(f"error: {job['command'][0]} cannot be started: {error.strerror}", file=sys.stderr, flush=True)
-        write_whole(folder / f"exit.{index}", "127")
+        replace_file(folder / f"exit.{index}", "127")
         return 127
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # the host is taken away
     looks, asked = 0, False
     while True:
         if looks % LOOKS_A_SIGN == 0:
-            write_whole(folder / f"alive.{index}", str(looks))
+            replace_file(folder / f"alive.{index}", str(looks))
         if not asked and (folder / "stop").exists():
             child.terminate()
             asked = True
@@ -85,7 +86,7 @@ def stay(folder: pathlib.Path, job: dict[str, Any], index: int) -> int:
         except subprocess.TimeoutExpired:
             looks += 1
             continue
-        write_whole(folder / f"exit.{index}", str(status))
+        replace_file(folder / f"exit.{index}", str(status))
         return status
 
 
@@ -109,13 +110,6 @@ def log_of(job: dict[str, Any], index: int) -> pathlib.Path:
     """The log of a host: the first has the job's own; appending from several hosts would tear lines."""
     path = pathlib.Path(job["log"])
     return path.with_name(f"{path.stem}.host{index}.log") if index else path
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file that nobody sees half-written."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from collections.abc import Mapping, Sequence
 
 from jaxdl import config
 from jaxdl.errors import InputError, RunError
-from jaxdl.train.record import guard_disk, read_json
+from jaxdl.train.record import guard_disk, read_json, replace_file
 from jaxdl.types import PositiveInt
 from launch.executors.base import Ended, Executor, Job, train_job
-from launch.executors.tpu_host import write_whole
 from launch.sweeps.directory import SweepDirectory
 from launch.sweeps.plan import Trial
 
@@ -381,7 +380,7 @@ class TpuVm(Executor):
         tpus = {tpu.name: [tpu.job, tpu.begun] for tpu in state.tpus.values()}
         with guard_disk(path):
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, json.dumps({"next": state.next, "tpus": tpus}))
+            replace_file(path, json.dumps({"next": state.next, "tpus": tpus}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -483,4 +482,4 @@ def _job_folder(job: Job) -> pathlib.Path:
 
 
 def _write_job(folder: pathlib.Path, command: Sequence[str], log, hosts: Sequence[str]) -> None:
-    write_whole(folder / "job.json", json.dumps({"command": [*command], "log": str(log), "hosts": [*hosts]}))
+    replace_file(folder / "job.json", json.dumps({"command": [*command], "log": str(log), "hosts": [*hosts]}))

@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from jaxdl import config
 from jaxdl.settings import parse
+from jaxdl.train.record import replace_file
 from jaxdl.types import PositiveInt
 from launch.executors.base import Ended, Job, trial_flags
 from launch.executors.local import Local, Share, find_shares
@@ -81,9 +81,7 @@ class Vectorized(Local):
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "trials.json"
             if not path.exists():
-                temporary = folder / ".trials.json.tmp"
-                temporary.write_text(json.dumps(job.trials), encoding="utf-8")
-                os.replace(temporary, path)
+                replace_file(path, json.dumps(job.trials))
         self._groups.queue.extend(jobs)
         self._start_next()
         for process in self._groups.warm.values():  # more than there are groups: its input ends, and so does it
@@ -128,12 +126,16 @@ class Vectorized(Local):
             if warm is None or warm.poll() is not None:
                 super().start([job])
                 continue
-            with warm.stdin as pipe:
-                pipe.write(f"{self._folder / job.name}\n".encode())
+            try:
+                with warm.stdin as pipe:
+                    pipe.write(f"{self._folder / job.name}\n".encode())
+            except BrokenPipeError:  # it died while it waited
+                super().start([job])
+                continue
             self._state.children[job.name] = warm, self._state.free.pop(0)
 
     def _shares(self) -> list[Share]:
-        shares = find_shares(self.processes)
+        shares = find_shares(self.processes, "vectorized.processes")
         return shares if self.processes or len(shares) <= MOST_PROCESSES else find_shares(MOST_PROCESSES)
 
     def _job(self, name: str, trials: Sequence[Trial]) -> Job:

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxdl.errors import InputError
-from jaxdl.train.record import guard_disk, read_json
+from jaxdl.train.record import guard_disk, read_json, replace_file
 from launch.sweeps.plan import Trial
 
 VERSION = 1
@@ -144,8 +144,8 @@ class SweepDirectory:
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Writes sweep.json, and base.flags from the plan's "base"."""
         lines = ["# The flags that all trials of this sweep share.", *QUIET, *plan["base"]]
-        self._replace("base.flags", "\n".join(lines) + "\n")
-        self._replace("sweep.json", json.dumps({"version": VERSION, **plan}, indent=1) + "\n")
+        replace_file(self.path / "base.flags", "\n".join(lines) + "\n")
+        replace_file(self.path / "sweep.json", json.dumps({"version": VERSION, **plan}, indent=1) + "\n")
 
     # Trials and attempts.
 
@@ -174,12 +174,6 @@ class SweepDirectory:
         return self.path / "logs" / f"{job_name}.log"
 
     # Files.
-
-    def _replace(self, name: str, text: str) -> None:
-        with guard_disk(self.path):
-            temporary = self.path / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path / name)
 
     def _append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Appends lines in one write, after cutting a torn one away."""

@@ -9,14 +9,13 @@ import collections
 import csv
 import dataclasses
 import io
-import os
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 
 from jaxdl.config import quote_command
 from jaxdl.errors import InputError
-from jaxdl.train.record import guard_disk, read_json, read_metrics
+from jaxdl.train.record import guard_disk, read_json, read_metrics, replace_file
 from jaxdl.train.stopping import best_record
 from launch.sweeps.axes import parse_axis
 from launch.sweeps.directory import SweepDirectory, lock_holder
@@ -192,13 +191,13 @@ def write_results(sweep: SweepDirectory, metric: tuple[str, str]) -> list[str]:
     """
     rows = read_rows(sweep, metric)
     settings = settings_of(rows, metric[1])
-    _replace(sweep.path / "summary.csv", summary(rows, metric[0]).encode())
+    replace_file(sweep.path / "summary.csv", summary(rows, metric[0]))
     lines = [*table(settings, metric[0]), "", count_states(rows), *_errors(rows)]
     if settings and settings[0].mean() is not None:
         best = best_row(settings[0], metric[1])
         lines += [_tell_best(settings[0], best, metric)]
         if (sweep.run(best.trial) / "flags.txt").exists():
-            _replace(sweep.path / "best.flags", _best_flags(sweep, settings[0], best, metric).encode())
+            replace_file(sweep.path / "best.flags", _best_flags(sweep, settings[0], best, metric))
             lines += [f"  to run it again:  {_again(sweep)}"]
         _write_plots(sweep, rows, metric)
         lines += [f"  plots:            {quote_command([str(sweep.path / 'plots')])}"]
@@ -322,7 +321,7 @@ def _write_plots(sweep: SweepDirectory, rows: Sequence[Row], metric: tuple[str, 
     scales = {column.flag: column.scale for text in plan["axes"] for column in parse_axis(text).columns}
     shares = _importance(sweep) if plan["search"] in SAMPLERS else None
     for name, figure in figures.draw(rows, scales, metric, shares).items():
-        _replace(folder / f"{name}.png", to_png(figure, DPI))
+        replace_file(folder / f"{name}.png", to_png(figure, DPI))
 
 
 def _importance(sweep: SweepDirectory) -> dict[str, float]:
@@ -331,11 +330,3 @@ def _importance(sweep: SweepDirectory) -> dict[str, float]:
         return importance(sweep.path)
     except InputError:
         return {}
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole: a reader, or a crash, finds the old one or the new one."""
-    with guard_disk(path.parent):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)

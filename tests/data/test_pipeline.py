@@ -55,7 +55,7 @@ def test_every_epoch_is_a_permutation_and_epochs_and_seeds_differ(both_orders, s
 
 def test_batches_follow_each_other_without_a_gap(both_orders):
     pipeline = Pipeline(_source(), batch_size=5, seed=3)
-    joined = np.concatenate([pipeline.indices(step) for step in range(NUMBER)])
+    joined = np.concatenate([pipeline.block(step, 1)[0] for step in range(NUMBER)])
     np.testing.assert_array_equal(joined, order.Order(NUMBER, 3)(np.arange(5 * NUMBER)))
     assert joined.dtype == np.int64
 
@@ -65,8 +65,8 @@ def test_any_step_in_any_order(both_orders):
     again = Pipeline(_source(), batch_size=4, seed=1)
     for step in reversed(range(12)):
         _equal(again.batch(step), forward[step])
-    np.testing.assert_array_equal(forward[9]["row"], again.indices(9))
-    assert again.indices(10**9).shape == (4,)
+    np.testing.assert_array_equal(forward[9]["row"], again.block(9, 1)[0])
+    assert again.block(10**9, 1)[0].shape == (4,)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -105,7 +105,7 @@ def test_worker_processes_change_nothing():
 
 def test_unshuffled_order_is_the_sources():
     pipeline = Pipeline(_source(), batch_size=10, seed=2, shuffle=False)
-    np.testing.assert_array_equal(pipeline.indices(2), [*range(20, 23), *range(7)])
+    np.testing.assert_array_equal(pipeline.block(2, 1)[0], [*range(20, 23), *range(7)])
 
 
 def test_collate_replaces_stacking():
@@ -113,7 +113,7 @@ def test_collate_replaces_stacking():
         return {"total": np.sum([example["row"] for example in examples])}
 
     pipeline = Pipeline(_source(), batch_size=4, seed=2, collate=collate)
-    assert pipeline.batch(3)["total"] == pipeline.indices(3).sum()
+    assert pipeline.batch(3)["total"] == pipeline.block(3, 1)[0].sum()
 
 
 def test_reading_errors_arrive_unchanged():

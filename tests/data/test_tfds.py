@@ -36,7 +36,7 @@ def test_mnist_lazily(prepared):
     batch = pipeline.batch(5)
     assert batch["inputs"].shape == (8, 28, 28, 1) and batch["inputs"].dtype == np.uint8
     assert batch["labels"].dtype == np.int32
-    example = data.splits["train"][int(pipeline.indices(5)[3])]
+    example = data.splits["train"][int(pipeline.block(5, 1)[0][3])]
     np.testing.assert_array_equal(example["inputs"], batch["inputs"][3])
     assert [int(data.splits["test"][i]["labels"]) for i in range(5)] == [2, 0, 4, 8, 7]
 

@@ -157,7 +157,7 @@ def test_halting_names_the_step_and_saves_no_nan(tmp_path):
     from jaxdl.data.pipeline import Pipeline
 
     pipeline = Pipeline(data.splits["train"], batch_size=32, seed=0)
-    bad = next(step for step in range(30) if 100 in pipeline.indices(step))
+    bad = next(step for step in range(30) if 100 in pipeline.block(step, 1)[0])
     with pytest.raises(RunError, match=f"not finite at step {bad};"):
         run(tmp_path, *REGRESSION, dataset=data)
     status = json.loads((tmp_path / "status.json").read_text())

@@ -65,7 +65,10 @@ KINDS = {
         [["--learning_rate=0.01"], ["--learning_rate=0.02"]],
     ),
     "float16 with a loss scale": ([*MLP, "--precision=float16"], [["--seed=0"], ["--seed=1"]]),
-    "regression": (["--model=mlp", "--task=regression", "--dataset=diabetes"], [["--seed=0"], ["--seed=1"]]),
+    "regression": (
+        ["--model=mlp", "--task=regression", "--dataset=diabetes", "--plots=true"],
+        [["--seed=0"], ["--seed=1"]],
+    ),
     "the perceptron": (
         ["--model=perceptron", "--task.loss_function=perceptron", "--dataset=breast_cancer", "--optimizer=sgd"],
         [["--learning_rate=0.1", "--seed=4"], ["--learning_rate=1", "--seed=5"]],
@@ -103,6 +106,9 @@ def test_each_trial_is_what_it_is_alone(kind, tmp_path):
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
         jax.tree.map(close, results[index].state.params, jax.device_get(alone.state.params))
         assert read_json(tmp_path / str(index) / "status.json")["state"] == "done"
+        drawn = {path.name for path in (tmp_path / f"alone{index}").glob("plots/*.png")}
+        assert {path.name for path in (tmp_path / str(index)).glob("plots/*.png")} == drawn
+        assert bool(drawn) == ("--plots=true" in base)
     assert not (tmp_path / "group" / "checkpoints").exists()
 
 
@@ -162,7 +168,7 @@ def test_every_number_of_the_catalog_is_an_argument_or_says_that_it_is_not(prefi
 
     both = Trials(at, [trial.numbers() for trial in trials], [0, 0])
     assert list(both.numbers) == [(prefix or "update", name)]
-    experiment._check_shapes(both, trials[0])
+    experiment._trace(both, trials[0])
 
 
 def test_what_cannot_be_traced_is_named(tmp_path, monkeypatch):
