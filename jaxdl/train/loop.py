@@ -40,6 +40,8 @@ IN_FLIGHT = 3
 MOST_STEPS = 100
 SECONDS_A_DISPATCH = 0.25
 MAX_ROLLBACKS = 5
+QUICK = {"xla_backend_optimization_level": 0}
+"""Compiler options for what runs once: initialising an MLP compiles in 0.4 s instead of 1.5 s on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,11 @@ class _Loop:
         """State, compiled chunk, and where to go on from."""
         self.watchdog.at("initialising the model")
         example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
-        init = jax.jit(lambda seed: self.program.init(seed, example), out_shardings=self.placement.per_run)
+        init = jax.jit(
+            lambda seed: self.program.init(seed, example),
+            out_shardings=self.placement.per_run,
+            compiler_options=QUICK if self._on_cpu else None,
+        )
         self.state = init(np.uint32(self.program.seed))
         memory.release()
         self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
@@ -193,13 +199,16 @@ class _Loop:
         """Reads from the state what the loop counts by itself from here on."""
         self.step, self.skipped = (int(np.max(x)) for x in (self.state.step, self.state.skipped_batches))
 
+    @property
+    def _on_cpu(self) -> bool:
+        return self.placement.mesh.devices.flat[0].platform == "cpu"
+
     def _most_steps(self) -> int:
         """The most steps of one dispatch: what Ctrl-C may have to wait for, and the progress bar.
 
         XLA makes convolutions fast on a CPU outside of loops alone: in one, LeNet-5 takes over three times as long.
         """
-        on_cpu = self.placement.mesh.devices.flat[0].platform == "cpu"
-        usual = 1 if on_cpu and self.traced.convolves else MOST_STEPS
+        usual = 1 if self._on_cpu and self.traced.convolves else MOST_STEPS
         return min(self.config.steps_per_dispatch or usual, self.config.log_every)
 
     def _compile(self) -> None:

@@ -134,8 +134,8 @@ class Trials:
 
     def split(self, tree: Any) -> list[Any]:
         """A tree with the trial axis as one tree a trial, on the host."""
-        tree = jax.device_get(tree)
-        return [jax.tree.map(lambda x: x[trial], tree) for trial in range(len(self.members))]
+        leaves, structure = jax.tree.flatten(jax.device_get(tree))
+        return [structure.unflatten([leaf[trial] for leaf in leaves]) for trial in range(len(self.members))]
 
     def end(self, state: TrialsState, trial: int) -> TrialsState:
         """The state in which this trial stays as it is from now on; nothing is compiled anew."""
