@@ -20,8 +20,8 @@ def _is_zero(value) -> bool:
 
 
 def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """`values[b, labels[b]]`: [B] from [B, C]. NaN where a label is C or more."""
-    return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]
+    """`values[..., labels]`: [...] from [..., C]. NaN where a label is C or more."""
+    return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]
 
 
 def softmax_cross_entropy(
@@ -37,17 +37,18 @@ def softmax_cross_entropy(
     Label smoothing: Szegedy et al. 2016, Rethinking the Inception architecture (arXiv 1512.00567), section 7.
 
     Args:
-      logits: float [B, C].
-      labels: int [B], in 0 .. C - 1.
+      logits: float [..., C].
+      labels: int [...], in 0 .. C - 1.
       label_smoothing: eps in [0, 1]; may be traced.
       class_weights: w, [C]; None means ones.
 
     Returns:
-      [B], in nats.
+      [...], in nats.
     """
     log_probabilities = jax.nn.log_softmax(logits)
     if class_weights is not None:
-        log_probabilities = log_probabilities * jnp.asarray(class_weights, logits.dtype)[None, :]
+        weights = jnp.asarray(class_weights, logits.dtype)
+        log_probabilities = log_probabilities * weights.reshape((1,) * (logits.ndim - 1) + weights.shape)
     cross_entropy = -_of_label(log_probabilities, labels)
     if _is_zero(label_smoothing):
         return cross_entropy
@@ -129,8 +130,8 @@ def share_of_mean(losses: jax.Array, weight: jax.Array | None = None) -> jax.Arr
         share = sum_b w_b l_b / batch_sum(sum_b w_b)
 
     Args:
-      losses: [B].
-      weight: [B]; None means ones.
+      losses: [B], or of tokens, [B, T].
+      weight: of the same shape; None means ones.
 
     Returns:
       a scalar: under `jit`, where the shard is the whole batch, the mean itself.

@@ -80,8 +80,9 @@ class Mean(Metric):
 
     @classmethod
     def of(cls, values: jax.Array, weight: jax.Array | None = None) -> "Mean":
-        """From one value an example: `values` [B], `weight` [B] or None for ones."""
-        return cls.of_sums(_masked_sum(values, weight), _masked_count(len(values), weight))
+        """From one value an example, [B], or a token, [B, T]; `weight` is of the same shape, or None for ones."""
+        values, weight = jnp.ravel(values), None if weight is None else jnp.ravel(weight)
+        return cls.of_sums(_masked_sum(values, weight), _masked_count(values.size, weight))
 
     @classmethod
     def of_sums(cls, total: jax.Array, count: jax.Array) -> "Mean":
@@ -103,6 +104,14 @@ class RootMean(Mean):
 
     def compute(self) -> float:
         return float(np.sqrt(super().compute()))
+
+
+@flax.struct.dataclass
+class ExpMean(Mean):
+    """The exponential of a mean: of negative log-likelihoods in nats, the perplexity."""
+
+    def compute(self) -> float:
+        return float(np.exp(super().compute()))
 
 
 @flax.struct.dataclass
@@ -260,11 +269,12 @@ class Calibration(Metric):
 
 
 def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """Whether the label is among the k highest logits: float32 [B]. Of equal logits the lower class goes first.
+    """Whether the label is among the k highest logits: float32 [...] from logits [..., C] and labels [...].
 
-    With k = 1 it is `argmax(logits) == labels`. A NaN among the logits is counted above the label.
+    Of equal logits the lower class goes first. With k = 1 it is `argmax(logits) == labels`. A NaN among the logits
+    is counted above the label.
     """
-    of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    before = jnp.arange(logits.shape[-1])[None, :] < labels[:, None]
+    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)
+    before = jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,)) < labels[..., None]
     above = ~(logits <= of_label) | ((logits == of_label) & before)
     return jnp.float32(above.sum(axis=-1) < k)

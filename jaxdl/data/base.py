@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.data import sources
+from jaxdl.data.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +27,9 @@ class Data:
       target_mean: float32 [T] of the training targets; None: they are not standardised.
       target_std: float32 [T].
       collate: list of examples -> batch, in place of stacking.
+      tokenizer: what made the inputs out of text; None: they are no tokens.
+      token_counts: int64 [vocab_size], how often each token is in the training text; None: not counted.
+      target_tokenizer: what made the targets of sequence to sequence out of text.
     """
 
     splits: Mapping[str, sources.Source]
@@ -37,6 +41,9 @@ class Data:
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
     collate: sources.Collate | None = None
+    tokenizer: Tokenizer | None = None
+    token_counts: np.ndarray | None = None
+    target_tokenizer: Tokenizer | None = None
 
     def decode(self, batch: dict) -> dict:
         """On the device: uint8 `inputs` become float32 in [0, 1]; everything else stays."""

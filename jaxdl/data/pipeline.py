@@ -101,7 +101,7 @@ def eval_batches(
     """Every example once, in order, in batches of one size; read ahead in a thread.
 
     The last batch is filled up with copies of the last example. `weight` (float32 [rows]) is 1 for an example and 0
-    for a copy.
+    for a copy; `index` (int32 [rows]) is the example's place in the split.
 
     Args:
       source: the split.
@@ -113,8 +113,9 @@ def eval_batches(
 
     def batch(step: int) -> Batch:
         positions = np.arange(chosen.start, chosen.stop) + step * batch_size
-        result = read(source, np.minimum(positions, len(source) - 1), collate)
-        return result | {"weight": (positions < len(source)).astype(np.float32)}
+        index = np.minimum(positions, len(source) - 1)
+        weight = (positions < len(source)).astype(np.float32)
+        return read(source, index, collate) | {"weight": weight, "index": index.astype(np.int32)}
 
     steps = grain.MapDataset.range(-(-len(source) // batch_size)).map(batch)
     yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))

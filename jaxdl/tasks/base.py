@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
-import numpy as np
 
 from jaxdl.data import checks
 from jaxdl.errors import InputError
@@ -25,8 +24,16 @@ class Task:
     selection: ClassVar[tuple[str, str]] = ("loss", "min")
     """The evaluation metric by which the best checkpoint is kept, and whether its "max" or "min" is best."""
 
-    fills: ClassVar[tuple[str, ...]] = ("num_outputs",)
-    """The fields of the model that `model_fields` gives, whose flags may therefore be left out."""
+    fills: ClassVar[tuple[str, ...]] = ("num_outputs", "vocab_size")
+    """The fields of the model that `model_fields` may give, whose flags may therefore be left out."""
+
+    sampler: ClassVar[type | None] = None
+    """What shows what a model of this task generates, or None: a frozen dataclass of flags, all with defaults, with
+    `sample(self, model, variables, data, key) -> dict[str, str | Figure]`, texts and Matplotlib figures by name."""
+
+    def for_data(self, data) -> "Task":
+        """This task, with what it has to know of the data (ids of special tokens, counts of words) in its fields."""
+        return self
 
     def model_fields(self, data) -> dict[str, Any]:
         """The fields of the model that follow from the data, where their flags are not given."""
@@ -36,19 +43,24 @@ class Task:
         """Raises InputError when the data cannot serve this task."""
 
     def inputs(self, batch: Batch) -> tuple:
-        """The model's positional inputs."""
-        return (batch["inputs"],)
+        """The model's positional inputs: `inputs`, and the `lengths` of sequences where the data has them."""
+        return tuple(batch[name] for name in ("inputs", "lengths") if name in batch)
 
     def init(self, model, key: jax.Array, batch: Batch):
         """The model's variables, all collections."""
         return model.init({"params": key}, *self.inputs(batch), train=False)
 
-    def loss(self, forward: Forward, batch: Batch, player: str = "model") -> tuple[jax.Array, dict[str, Metric]]:
+    def loss(
+        self, forward: Forward, batch: Batch, key: jax.Array, player: str = "model"
+    ) -> tuple[jax.Array, dict[str, Metric]]:
         """What `player` minimises on a batch, and the metrics of training.
 
         Args:
-          forward: `forward(*inputs) -> outputs`, float32: the model in training mode.
+          forward: `forward(*inputs, **kwargs) -> outputs`, float32: the model in training mode; `kwargs` are those of
+            the module's `apply`.
           batch: arrays [B, ...], standardised; B is a shard's under `shard_map`.
+          key: for what the loss itself draws (masks, negatives, noise); `example_keys(key, B)` draws the same on any
+            number of devices.
           player: one of `players`.
 
         Returns:
@@ -57,14 +69,19 @@ class Task:
         raise NotImplementedError
 
     def evaluate(self, forward: Forward, batch: Batch) -> dict[str, Metric]:
-        """The metrics of a batch, without the rows whose `batch["weight"]` is 0; `forward` is in evaluation mode."""
+        """The metrics of a batch, without the rows whose `batch["weight"]` is 0; `forward` is in evaluation mode.
+
+        `batch["index"]`, int32 [B], is each example's place in its split: what is drawn with a fixed key folded with it
+        is the same in every evaluation, whatever the batch size.
+        """
         raise NotImplementedError
 
-    def figures(self, predict: Callable[[Batch], np.ndarray], batches: Iterable[Batch], data) -> dict[str, Any]:
+    def figures(self, predict: Callable[..., Any], batches: Iterable[Batch], data) -> dict[str, Any]:
         """Matplotlib figures by name, drawn on the host when training ends.
 
         Args:
-          predict: `predict(batch)`: the model's outputs as a NumPy array; it decodes and standardises by itself.
+          predict: `predict(batch, **kwargs)`: the model's outputs as NumPy arrays; it decodes and standardises by
+            itself, and `kwargs` (which output is wanted, say) are those of the module's `apply`.
           batches: evaluation batches as the source gives them: not standardised, padded rows of `weight` 0.
           data: what the dataset gave.
         """

@@ -44,7 +44,8 @@ class Classification(Task):
     selection: ClassVar[tuple[str, str]] = ("accuracy", "max")
 
     def model_fields(self, data) -> dict:
-        return {"num_outputs": 1 if data.num_classes == 2 else data.num_classes}
+        fields = {"num_outputs": 1 if data.num_classes == 2 else data.num_classes}
+        return fields if data.tokenizer is None else fields | {"vocab_size": data.tokenizer.vocab_size}
 
     def check(self, data) -> None:
         if data.num_classes is None:
@@ -60,7 +61,7 @@ class Classification(Task):
             raise InputError(f"--task.label_smoothing has no meaning for --task.loss_function={self.loss_function}.")
         check_in_memory(data, "labels")
 
-    def loss(self, forward, batch, player="model"):
+    def loss(self, forward, batch, key, player="model"):
         logits = class_logits(forward(*self.inputs(batch)))
         values = _mixed(self._losses, logits, batch)
         correct = _mixed(lambda *args: metrics.top_k_correct(*args, k=1), logits, batch)

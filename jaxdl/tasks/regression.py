@@ -38,7 +38,7 @@ class Regression(Task):
             raise InputError("regression needs targets, and the dataset has none; try --task=classification.")
         check_in_memory(data, "targets")
 
-    def loss(self, forward, batch, player="model"):
+    def loss(self, forward, batch, key, player="model"):
         values, weight = self._losses(forward(*self.inputs(batch)), batch["targets"]), batch.get("weight")
         return losses.share_of_mean(values, weight), {"loss": metrics.Mean.of(values, weight)}
 

@@ -1,5 +1,6 @@
 """Metrics of a whole split: exact whatever its size, the batch and the devices."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,9 +44,14 @@ class Evaluator:
         return [{name: metric.compute() for name, metric in part.items()} for part in self._program.split(total)]
 
     def predictor(self, state: TrainState) -> Callable[[Any], Any]:
-        """`predict(batch)`: outputs for a raw host batch, for figures; this process's devices alone."""
-        state, predict = jax.device_get(state.for_evaluation()), jax.jit(self._program.predict)
-        return lambda batch: jax.device_get(predict(state, batch))
+        """`predict(batch, **kwargs)`: outputs for a raw host batch, for figures; this process's devices alone."""
+        state = jax.device_get(state.for_evaluation())
+
+        @functools.cache
+        def compiled(**kwargs):
+            return jax.jit(functools.partial(self._program.predict, **kwargs))
+
+        return lambda batch, **kwargs: jax.device_get(compiled(**kwargs)(state, batch))
 
     def host_batches(self, split: str) -> Iterable[dict[str, np.ndarray]]:
         """The batches of a split, whole, on the host."""

@@ -109,11 +109,18 @@ class Program:
         """The state in which that member's training is over: of a single one, the state as it is."""
         return state
 
-    def init(self, seed: int | jax.Array, batch: Batch) -> TrainState:
-        """The state before the first step. `batch` gives shapes; only its first example is used."""
+    def init(self, seed: int | jax.Array, batch: Batch, initial: Mapping[str, Mapping] | None = None) -> TrainState:
+        """The state before the first step.
+
+        Args:
+          batch: for its shapes; only its first example is used.
+          initial: subtrees in place of the model's own, by collection and top-level name (`jaxdl.train.transfer`).
+        """
         key = jax.random.key(seed)
         example = self._prepare({name: value[:1] for name, value in batch.items()})
         variables = dict(self.task.init(self.model, jax.random.fold_in(key, 0), example))
+        for collection, subtrees in (initial or {}).items():
+            variables[collection] = {**variables[collection], **subtrees}
         params = variables.pop("params", {})
         return TrainState(
             step=jnp.int32(0),
@@ -169,9 +176,9 @@ class Program:
         """The metrics of two batches as those of both."""
         return {name: metric.merge(others[name]) for name, metric in metrics.items()}
 
-    def predict(self, state: TrainState, batch: Batch) -> Any:
-        """The model's float32 outputs for a raw batch, in evaluation mode."""
-        return self._bind(state)(*self.task.inputs(self._prepare(batch)))
+    def predict(self, state: TrainState, batch: Batch, **kwargs) -> Any:
+        """The model's float32 outputs for a raw batch, in evaluation mode; `kwargs` are those of its `apply`."""
+        return self._bind(state)(*self.task.inputs(self._prepare(batch)), **kwargs)
 
     def learning_rate(self, state: TrainState) -> jax.Array:
         """The learning rate of the first player's next update, float32 []."""
@@ -196,10 +203,14 @@ class Program:
     def _dtype(self):
         return jnp.dtype(self.precision)
 
-    def _bind(self, state: TrainState) -> Callable:
-        """The model in evaluation mode, with averaged parameters where they are kept."""
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """What the model is applied with in evaluation: averaged parameters where they are kept, in its precision."""
         params = state.params if state.ema is None else state.ema
-        variables = {"params": cast_floats(params, self._dtype), **state.model_state}
+        return {"params": cast_floats(params, self._dtype), **state.model_state}
+
+    def _bind(self, state: TrainState) -> Callable:
+        """The model in evaluation mode."""
+        variables = self.variables(state)
 
         def forward(*inputs, **kwargs):
             inputs = cast_floats(inputs, self._dtype)
@@ -210,12 +221,14 @@ class Program:
     def _objective(self, player: str, params, model_state, batch: Batch, key: jax.Array):
         """`(own parameters) -> (loss share, (metrics, model state))` of one player on one microbatch."""
 
+        task_key, model_key = jax.random.split(key)
+
         def objective(own):
             variables = {"params": cast_floats(self._with_own(player, params, own), self._dtype)}
             mutable, calls = dict(model_state), []
 
             def forward(*inputs, **kwargs):
-                rng = jax.random.fold_in(key, len(calls))
+                rng = jax.random.fold_in(model_key, len(calls))
                 calls.append(None)
 
                 def apply(variables, inputs):
@@ -228,7 +241,7 @@ class Program:
                 mutable.update(cast_floats(changed, jnp.float32))
                 return cast_floats(outputs, jnp.float32)
 
-            loss, metrics = self.task.loss(forward, batch, player)
+            loss, metrics = self.task.loss(forward, batch, task_key, player)
             return loss, (metrics, mutable)
 
         return objective

@@ -19,6 +19,7 @@ from jaxdl.tasks.classification import Classification
 
 N, C = 24, 7
 _rng = np.random.default_rng(1)
+KEY = jax.random.key(0)  # for losses that draw; these do not
 LOGITS = _rng.normal(size=(N, C)).astype(np.float32)
 LABELS = _rng.integers(0, C, N).astype(np.int32)
 
@@ -71,9 +72,9 @@ def test_one_output_is_the_two_logits_zero_and_itself(loss_function):
     scores, labels = jnp.asarray(LOGITS[:, :1]), jnp.asarray(LABELS % 2)
     one = {"inputs": scores, "labels": labels}
     two = {"inputs": jnp.concatenate([jnp.zeros_like(scores), scores], axis=-1), "labels": labels}
-    for method in (task.evaluate, lambda *args: task.loss(*args)[1]):
+    for method in (task.evaluate, lambda *args: task.loss(*args, KEY)[1]):
         jax.tree.map(np.testing.assert_array_equal, compute(method, one), compute(method, two))
-    loss = task.loss(identity, one)[0]
+    loss = task.loss(identity, one, KEY)[0]
     sign, factor = 2.0 * labels - 1, 1.0 + 2 * labels
     by_hand = {
         "cross_entropy": jnp.log1p(jnp.exp(-sign * scores[:, 0])),
@@ -87,7 +88,7 @@ def test_mixed_labels_mix_loss_and_accuracy():
     mix, other = jnp.linspace(0, 1, N), jnp.asarray((LABELS + 1) % C)
     task = Classification(label_smoothing=0.1)
     plain = {"inputs": jnp.asarray(LOGITS), "labels": jnp.asarray(LABELS)}
-    loss, results = task.loss(identity, {**plain, "labels_b": other, "mix": mix})
+    loss, results = task.loss(identity, {**plain, "labels_b": other, "mix": mix}, KEY)
     soft = mix[:, None] * jax.nn.one_hot(LABELS, C) + (1 - mix)[:, None] * jax.nn.one_hot(other, C)
     expected = -((0.9 * soft + 0.1 / C) * jax.nn.log_softmax(LOGITS)).sum(-1).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -96,8 +97,8 @@ def test_mixed_labels_mix_loss_and_accuracy():
     accuracy = (mix * (predicted == LABELS) + (1 - mix) * (predicted == other)).mean()
     np.testing.assert_allclose(results["accuracy"].compute(), accuracy, rtol=1e-6)
     # All of the first label is no mixing.
-    whole, _ = task.loss(identity, {**plain, "labels_b": other, "mix": jnp.ones(N)})
-    np.testing.assert_allclose(whole, task.loss(identity, plain)[0], rtol=1e-6)
+    whole, _ = task.loss(identity, {**plain, "labels_b": other, "mix": jnp.ones(N)}, KEY)
+    np.testing.assert_allclose(whole, task.loss(identity, plain, KEY)[0], rtol=1e-6)
 
 
 def test_shards_sum_to_the_loss_gradient_and_metrics_of_the_batch():
@@ -105,7 +106,7 @@ def test_shards_sum_to_the_loss_gradient_and_metrics_of_the_batch():
     batch = {"inputs": jnp.asarray(LOGITS), "labels": jnp.asarray(LABELS), "weight": jnp.float32(np.arange(N) % 4 > 0)}
 
     def step(scale, batch):
-        loss = lambda scale: task.loss(lambda inputs: scale * inputs, batch)  # noqa: E731
+        loss = lambda scale: task.loss(lambda inputs: scale * inputs, batch, KEY)  # noqa: E731
         (value, results), gradient = jax.value_and_grad(loss, has_aux=True)(scale)
         return value, gradient, results
 
@@ -155,8 +156,10 @@ def test_data_that_can_serve_is_accepted():
 
 def test_the_label_smoothing_may_be_traced():
     batch = {"inputs": jnp.asarray(LOGITS), "labels": jnp.asarray(LABELS)}
-    values = jax.vmap(lambda eps: Classification(label_smoothing=eps).loss(identity, batch)[0])(jnp.array([0.0, 0.3]))
-    expected = [Classification(label_smoothing=eps).loss(identity, batch)[0] for eps in (0.0, 0.3)]
+    values = jax.vmap(lambda eps: Classification(label_smoothing=eps).loss(identity, batch, KEY)[0])(
+        jnp.array([0.0, 0.3])
+    )
+    expected = [Classification(label_smoothing=eps).loss(identity, batch, KEY)[0] for eps in (0.0, 0.3)]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 

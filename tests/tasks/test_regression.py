@@ -13,6 +13,7 @@ from jaxdl.tasks.regression import Regression
 
 N, T = 20, 3
 _rng = np.random.default_rng(2)
+KEY = jax.random.key(0)  # for losses that draw; these do not
 TARGETS = _rng.normal(size=(N, T)).astype(np.float32)
 PREDICTIONS = (TARGETS + 0.5 * _rng.normal(size=(N, T))).astype(np.float32)
 STD, MEAN = np.array([1.0, 20.0, 0.5], np.float32), np.array([5.0, -3.0, 0.0], np.float32)
@@ -53,7 +54,7 @@ def test_evaluation_is_scikit_learns_in_the_targets_own_units(std):
 def test_the_loss_is_the_mean_that_evaluation_reports(loss_function):
     task = Regression(loss_function=loss_function, huber_delta=0.3)
     batch = {"inputs": jnp.asarray(PREDICTIONS), "targets": jnp.asarray(TARGETS)}
-    loss, results = task.loss(identity, batch)
+    loss, results = task.loss(identity, batch, KEY)
     np.testing.assert_allclose(results["loss"].compute(), loss, rtol=1e-6)
     np.testing.assert_allclose(task.evaluate(identity, batch)["loss"].compute(), loss, rtol=1e-6)
 
@@ -61,8 +62,8 @@ def test_the_loss_is_the_mean_that_evaluation_reports(loss_function):
 def test_huber_lies_between_the_others():
     """It is half the squared error where delta is beyond all errors, and delta |e| less a constant where near 0."""
     batch = {"inputs": jnp.asarray(PREDICTIONS), "targets": jnp.asarray(TARGETS)}
-    mse, mae = (Regression(loss_function=name).loss(identity, batch)[0] for name in ("mse", "mae"))
-    wide, narrow = (Regression("huber", delta).loss(identity, batch)[0] for delta in (100.0, 1e-4))
+    mse, mae = (Regression(loss_function=name).loss(identity, batch, KEY)[0] for name in ("mse", "mae"))
+    wide, narrow = (Regression("huber", delta).loss(identity, batch, KEY)[0] for delta in (100.0, 1e-4))
     np.testing.assert_allclose(wide, mse / 2, rtol=1e-6)
     np.testing.assert_allclose(narrow, 1e-4 * mae, rtol=1e-3)
 
@@ -70,7 +71,7 @@ def test_huber_lies_between_the_others():
 def test_outputs_that_only_broadcast_to_the_targets_are_refused():
     batch = {"inputs": jnp.asarray(PREDICTIONS[:, :1]), "targets": jnp.asarray(TARGETS)}
     with pytest.raises(InputError, match="--model.num_outputs=3"):
-        Regression().loss(identity, batch)
+        Regression().loss(identity, batch, KEY)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ class Duel(Task):
     def model_fields(self, data):
         return {}
 
-    def loss(self, forward, batch, player="model"):
+    def loss(self, forward, batch, key, player="model"):
         x, y = forward(batch["inputs"])
         value = x * y if player == "x" else -x * y
         return value, {f"{player}_loss": metrics.Mean.of_sums(value, 1.0)}
