@@ -131,7 +131,7 @@ class Csv(_Own):
         values = [line[column].strip() for _, line in lines]
         if "" in values:
             raise InputError(f"{path}, line {lines[values.index('')][0]}, column '{targets[0]}': the label is missing.")
-        names = tuple(sorted(set(values), key=_numerically))
+        names = tuple(sorted(set(values), key=numerically))
         numbers = {name: number for number, name in enumerate(names)}
         labels = np.array([numbers[value] for value in values], np.int32)
         return self._data({"inputs": inputs, "labels": labels}, class_names=names)
@@ -187,7 +187,7 @@ def _numbers(path, header, lines, names) -> np.ndarray:
     return result
 
 
-def _numerically(name: str) -> tuple[bool, float, str]:
+def numerically(name: str) -> tuple[bool, float, str]:
     """Sorts 2 before 10, and names after numbers."""
     try:
         return False, float(name), name

@@ -50,7 +50,7 @@ class Tfds(SplitFlags, images.ImageFlags):
         Raises:
           InputError: an unknown, unprepared or half-prepared dataset, or one that is no image classification.
         """
-        builder = _open(self.name, data_dir)
+        builder = open_prepared(self.name, data_dir)
         image_key, label_key = self._keys(builder)
         classes = builder.info.features[label_key]
         names = tuple(classes.names or map(str, range(classes.num_classes)))
@@ -61,14 +61,14 @@ class Tfds(SplitFlags, images.ImageFlags):
             raise InputError(f"the images of {self.name} differ in size: give --dataset.image_size, such as 64.")
 
         def source(split: str):
-            records = _data_source(builder, split, self.name, data_dir)
+            records = data_source(builder, split, self.name, data_dir)
             what = f"{self.name}, split '{split}'"
             records = _Records(records, what, image_key, label_key, image.shape[-1] or 3, self.image_size)
             return images.hold(records, split, classes.num_classes, self.memory_gib)
 
         test_split = self.test_split or next((s for s in ("test", "validation") if s in builder.info.splits), None)
         for split in filter(None, (self.train_split, test_split)):
-            _check_files(builder, split, self.name, data_dir)
+            check_files(builder, split, self.name, data_dir)
         pool = source(self.train_split)
         splits = self.split(pool, images.labels_at_hand(pool), 0.0 if test_split else self.test_fraction)
         if test_split:
@@ -155,7 +155,7 @@ def _refuse(name: str, data_dir: str, reason: str):
     )
 
 
-def _open(name: str, data_dir: str):
+def open_prepared(name: str, data_dir: str):
     """The builder of a prepared dataset, made from its files.
 
     They lie in DIR/name/version or DIR/name/config/version; the latest version is taken where none is given.
@@ -196,7 +196,7 @@ def _versions(folder: pathlib.Path) -> list[str]:
     return [p.name for p in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name) and any(p.glob("*.json"))]
 
 
-def _check_files(builder, split: str, name: str, data_dir: str) -> None:
+def check_files(builder, split: str, name: str, data_dir: str) -> None:
     """Refuses a split that is not there, or whose files are not."""
     base = re.split(r"[\[+]", split)[0]
     if base not in builder.info.splits:
@@ -207,7 +207,7 @@ def _check_files(builder, split: str, name: str, data_dir: str) -> None:
         _refuse(name, data_dir, f"was left half prepared (no {missing[0]})")
 
 
-def _data_source(builder, split: str, name: str, data_dir: str):
+def data_source(builder, split: str, name: str, data_dir: str):
     """Random access to the records of a split, images still encoded."""
     from tensorflow_datasets import decode
 

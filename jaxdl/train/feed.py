@@ -1,10 +1,11 @@
 """How batches reach the device: from the host one by one, or from a training split that lives there.
 
 Both give the same batch t. A feed hands out `rows`, and its `batch` turns them into one batch inside the compiled
-chunk of steps.
+chunk of steps. What lives on the device are the split's examples as arrays, or what the source says (`resident`), such
+as the tokens that its examples are windows of, and how to make a batch of that (`rows`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -49,8 +50,8 @@ class DeviceFeed:
 
     row_axis = 1
 
-    def __init__(self, pipeline: Pipeline, placement: Placement, arrays, *, most_steps: int):
-        self._pipeline, self._placement, self.most_steps = pipeline, placement, most_steps
+    def __init__(self, pipeline: Pipeline, placement: Placement, arrays, select: Callable, *, most_steps: int):
+        self._pipeline, self._placement, self._select, self.most_steps = pipeline, placement, select, most_steps
         self._block, self._rows = None, None
         self.resident = placement.replicate(arrays)
 
@@ -63,7 +64,7 @@ class DeviceFeed:
         return self._rows, first, min(most, self.most_steps, ROWS - first)
 
     def batch(self, resident, rows, index):
-        return {name: array.at[rows[index]].get(mode="promise_in_bounds") for name, array in resident.items()}
+        return self._select(resident, rows[index])
 
 
 def make_feed(pipeline: Pipeline, placement: Placement, config, most_steps: int) -> HostFeed | DeviceFeed:
@@ -73,10 +74,19 @@ def make_feed(pipeline: Pipeline, placement: Placement, config, most_steps: int)
       most_steps: of one dispatch, where the split is on the device.
     """
     source = pipeline.source
-    example = source[0]
-    size = len(source) * sum(np.asarray(value).nbytes for value in example.values())
+    if hasattr(source, "resident"):
+        size = sum(array.nbytes for array in source.resident().values())
+        held, select = source.resident, source.rows
+    else:
+        size = len(source) * sum(np.asarray(value).nbytes for value in source[0].values())
+        held, select = lambda: materialize(source), _rows
     if config.data_mode == "device" or (config.data_mode == "auto" and size <= DEVICE_LIMIT):
-        return DeviceFeed(pipeline, placement, materialize(source), most_steps=most_steps)
+        return DeviceFeed(pipeline, placement, held(), select, most_steps=most_steps)
     return HostFeed(
         pipeline, placement, prefetch=config.prefetch, threads=config.data_threads, workers=config.data_workers
     )
+
+
+def _rows(arrays: Mapping[str, jax.Array], indices: jax.Array) -> dict[str, jax.Array]:
+    """Those rows of every array."""
+    return {name: array.at[indices].get(mode="promise_in_bounds") for name, array in arrays.items()}
