@@ -60,7 +60,7 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
 
 def _parts(settings: Settings, data, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `Program` that the numbers among the flags make; they may be traced."""
-    task = given.get("task") or settings.make("task")
+    task = (given.get("task") or settings.make("task")).for_data(data)
     return {
         "model": given.get("model") or _make_model(settings, task.model_fields(data)),
         "task": task,
@@ -154,7 +154,7 @@ def run(settings: Settings, **given):
     """
     import jax
 
-    from jaxdl.train import loop
+    from jaxdl.train import loop, vocabulary
     from jaxdl.train.checkpoints import Checkpoints
 
     trainer = settings.trainer
@@ -166,11 +166,14 @@ def run(settings: Settings, **given):
     _check_batches(placement, trainer)
     program = build(settings, given, check=False)
     traced = _trace(program, settings)
+    vocabulary.check(record.path, program.data)
+    initial = _initial(program, trainer, record.path)
     with _opened([record], [settings], program, given):
         if jax.process_index() == 0:
             print(f"{settings.title}: {program.total_steps} steps into {record.path}", flush=True)
         checkpoints = Checkpoints(record.path, keep=trainer.keep_checkpoints)
-        [result] = loop.train(program, traced, trainer, placement, [_run(program, record, trainer)], checkpoints)
+        runs = [_run(program, record, trainer)]
+        [result] = loop.train(program, traced, trainer, placement, runs, checkpoints, initial)
         if result.error is not None:
             raise result.error
         _conclude(record, result)
@@ -197,7 +200,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     import jax
 
     from jaxdl.sharding import Placement, TrialPlacement, make_mesh
-    from jaxdl.train import loop
+    from jaxdl.train import loop, vocabulary
     from jaxdl.train.drawing import draw
     from jaxdl.train.trial_checkpoints import TrialCheckpoints
     from jaxdl.train.trials import Trials
@@ -229,6 +232,9 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     for member in together.members:
         member.task.check(program.data)
     traced = _trace(together, trials[0])
+    for record in records:
+        vocabulary.check(record.path, program.data)
+    initial = _initial(program, first, pathlib.Path(folder))
     with _opened(records, trials, program, {}):
         print(f"{len(trials)} trials of {program.total_steps} steps as one program, into {folder}", flush=True)
         runs = [
@@ -236,7 +242,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
             for record, settings, end in zip(records, trials, ended, strict=True)
         ]
         checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together, placement)
-        results = loop.train(together, traced, first, placement, runs, checkpoints)
+        results = loop.train(together, traced, first, placement, runs, checkpoints, initial)
         for record, result, member, settings in zip(records, results, together.members, trials, strict=True):
             if result.error is not None:
                 _status_if_possible(record, "diverged", result.error)
@@ -245,6 +251,23 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
                 if settings.trainer.plots and record.writer and result.ended:
                     draw(record, member, Placement(make_mesh("data:1")), settings.trainer, result)
         return results
+
+
+def _initial(program, trainer: TrainerConfig, path: pathlib.Path):
+    """What a run that has no checkpoint under `path` yet begins with by `--initialize_from`, for `Program.init`."""
+    import jax
+
+    from jaxdl.train import transfer
+    from jaxdl.train.checkpoints import finished_steps
+
+    if trainer.initialize_from is None or finished_steps(path):
+        return None
+    state = jax.eval_shape(program.init, program.seed, program.pipeline(trainer.batch_size).example())
+    variables = {"params": state.params, **state.model_state}
+    initial, told = transfer.load(trainer.initialize_from, program.model, variables, program.data)
+    if jax.process_index() == 0:
+        print(told, flush=True)
+    return initial
 
 
 def _record(trainer: TrainerConfig, settings: Settings, writer: bool = True):
@@ -268,7 +291,7 @@ def _run(program, record, trainer: TrainerConfig, ended: str | None = None):
 @contextlib.contextmanager
 def _opened(records, of: Sequence[Settings], program, given: Mapping[str, Any]) -> Iterator[None]:
     """Holds the run directories; what goes wrong inside stands in their status.json."""
-    from jaxdl.train import loop
+    from jaxdl.train import loop, vocabulary
     from jaxdl.train.checkpoints import finished_steps
 
     try:
@@ -282,6 +305,7 @@ def _opened(records, of: Sequence[Settings], program, given: Mapping[str, Any]) 
                     "ask for more steps, or name another --workdir."
                 )
             record.write_flags(settings.flags, _flags_comment(record.path, given))
+            vocabulary.write(record, program.data)
             if changes and record.writer:
                 print(f"continuing {record.path} with changes: {'; '.join(changes)}", flush=True)
         try:
@@ -351,6 +375,8 @@ def _report(result, record, program, placement, trainer: TrainerConfig) -> None:
     if trainer.plots:
         print(f"  to look at it:    {folder}/plots, or tensorboard --logdir={folder}/tensorboard")
     print(f"  to evaluate it:   python -m launch.evaluate --workdir={folder}")
+    if program.task.sampler is not None:
+        print(f"  to sample it:     python -m launch.sample --workdir={folder}")
     print(f"  to repeat it:     python -m launch.train --flagfile={folder}/flags.txt --workdir=NEW", flush=True)
 
 
@@ -371,6 +397,7 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
     import jax
     import numpy as np
 
+    from jaxdl.train import vocabulary
     from jaxdl.train.checkpoints import choose, read_state
     from jaxdl.train.record import read_metrics
     from jaxdl.train.stopping import best_record
@@ -382,6 +409,7 @@ def restore(workdir: str | os.PathLike, checkpoint: str = "best", overrides: Seq
     placement = prepare_devices(settings.trainer)
     _check_batches(placement, settings.trainer)
     program = build(settings, given)
+    vocabulary.check(path, program.data)
     best = best_record(read_metrics(path), *program.task.selection, "validation")
     step = choose(path, checkpoint, None if best is None else best["step"])
     example = program.pipeline(settings.trainer.batch_size).example()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from matplotlib import colors, ticker
+from matplotlib import cm, colormaps, colors, patches, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -276,6 +276,81 @@ def residuals(targets: np.ndarray, predicted: np.ndarray) -> Figure:
         axes.axhline(0, color=GRAY, linestyle="--", linewidth=1)
         title = f"mean {residual.mean():.2g}, SD {residual.std():.3g}"
         style(axes, "prediction", "prediction − target", _target_name(target, targets.shape[1]) + title)
+    return figure
+
+
+def loss_by_position(totals: np.ndarray, counts: np.ndarray) -> Figure:
+    """The mean loss of the token at each place of a sequence: how much a longer context helps.
+
+    Args:
+      totals: nats summed over the tokens at each place, [T].
+      counts: how many tokens those were, [T]; places without any are left out.
+    """
+    places = np.flatnonzero(counts)
+    losses = totals[places] / counts[places]
+    mean = totals.sum() / counts.sum()
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(places + 1, losses, color=BLUE, linewidth=1.4, marker="o" if len(places) < 20 else "")
+    axes.axhline(mean, color=GRAY, linestyle="--", linewidth=1, label=f"mean {mean:.4g}")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.legend(frameon=False, fontsize=8)
+    style(axes, "tokens seen", "loss (nats a token)", f"{int(counts.sum()):,} tokens")
+    return figure
+
+
+def surprisal(tokens: Sequence[str], bits: np.ndarray, columns: int = 64) -> Figure:
+    """A text whose tokens are coloured by how little the model expected them.
+
+    Args:
+      tokens: the text of each token; line breaks and tabs are shown as signs.
+      bits: -log2 of the probability that the model gave each, [N].
+      columns: characters in a line of the figure.
+    """
+    signs = str.maketrans({"\n": "⏎", "\t": "→", "\r": "␍", " ": "␣"})
+    placed, row, column = [], 0, 0
+    for token, value in zip(tokens, bits, strict=True):
+        shown = (token if token.strip() else token.translate(signs)).translate(str.maketrans({"\n": "⏎", "\t": "→"}))
+        shown = shown or "·"
+        if column and column + len(shown) > columns:
+            row, column = row + 1, 0
+        placed.append((row, column, shown[:columns], value))
+        column += len(shown)
+        if token.endswith("\n"):
+            row, column = row + 1, 0
+    rows = placed[-1][0] + 1
+    figure = Figure(figsize=(0.115 * columns + 1.1, 0.22 * rows + 0.9), layout="constrained")
+    axes = figure.subplots()
+    norm = colors.PowerNorm(0.5, vmin=0, vmax=max(float(np.max(bits)), 1.0))
+    palette = colormaps["YlOrRd"]
+    text = {"family": "monospace", "fontsize": 8, "ha": "center", "va": "center"}
+    for row, column, shown, value in placed:
+        axes.add_patch(
+            patches.Rectangle((column, row), len(shown), 1, facecolor=palette(norm(value)), edgecolor="white")
+        )
+        for index, character in enumerate(shown):
+            axes.text(
+                column + index + 0.5, row + 0.5, character, **text, color="white" if norm(value) > 0.8 else "black"
+            )
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    axes.set_axis_off()
+    axes.set_title(f"mean {np.mean(bits):.3g} bits a token", fontsize=9)
+    bar = figure.colorbar(cm.ScalarMappable(norm, palette), ax=axes, fraction=0.03, pad=0.02)
+    bar.set_label("surprisal (bits)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def word_map(points: np.ndarray, words: Sequence[str]) -> Figure:
+    """Words where their vectors, float [words, 2], are: the first two principal components, say."""
+    figure = Figure(figsize=(9.6, 7.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*points.T, ".", color=SKY, markersize=3)
+    for (x, y), word in zip(points, words):
+        axes.annotate(word, (x, y), fontsize=6, color=BLACK, parse_math=False)
+    style(axes, "first principal component", "second principal component")
     return figure
 
 

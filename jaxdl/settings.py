@@ -180,7 +180,9 @@ def parse(argv: Sequence[str], given: Sequence[str] = ()) -> Settings:
     for kind in given:
         names = {**names, kind: None}
     _latest_length(values["trainer"], expanded)
-    values["trainer"]["data_dir"] = os.path.abspath(os.path.expanduser(values["trainer"]["data_dir"]))
+    for name in ("data_dir", "initialize_from"):
+        if values["trainer"][name] is not None:
+            values["trainer"][name] = os.path.abspath(os.path.expanduser(values["trainer"][name]))
     _check(TrainerConfig(**values["trainer"]))
     return Settings(
         names, values, {part.key: part.cls for part in parts}, _as_text(names, parts, values), _title(argv, names)

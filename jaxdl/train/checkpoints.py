@@ -62,10 +62,31 @@ def read_state(workdir: pathlib.Path, step: int, like: Any) -> Any:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(path, args=arguments)["state"]
     except Exception as error:  # a damaged file shows in many types: tensorstore, JSON, zstd, Orbax
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(
-            f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint."
-        ) from error
+        raise _unreadable(workdir, step, error) from error
+
+
+def read_arrays(workdir: pathlib.Path, step: int) -> Any:
+    """The train state of one checkpoint as nested dictionaries of NumPy arrays, of whatever model it is.
+
+    Raises:
+      InputError: the checkpoint cannot be read.
+    """
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    path = pathlib.Path(workdir) / "checkpoints" / str(step) / "default"
+    try:
+        handler = ocp.PyTreeCheckpointHandler()
+        with ocp.Checkpointer(handler) as checkpointer:
+            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree)
+            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))["state"]
+    except Exception as error:  # as in `read_state`
+        raise _unreadable(workdir, step, error) from error
+
+
+def _unreadable(workdir: pathlib.Path, step: int, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return InputError(f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint.")
 
 
 class Checkpoints:

@@ -1,7 +1,8 @@
-"""The plots of a run that has ended: learning curves, and whatever the task draws of the split that counts."""
+"""The plots of a run that has ended: learning curves, whatever the task draws of the split that counts, and samples."""
 
 import jax
 
+from jaxdl.errors import InputError
 from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.loop import Result
 from jaxdl.train.program import Program
@@ -10,7 +11,7 @@ from jaxdl.train.settings import TrainerConfig
 
 
 def draw(record: RunDirectory, program: Program, placement, trainer: TrainerConfig, result: Result) -> None:
-    """Writes plots/ and the same images to TensorBoard, by the parameters of the step that counts."""
+    """Writes plots/ and samples/, and the same to TensorBoard, by the parameters of the step that counts."""
     from jaxdl import plots  # Matplotlib
 
     if jax.process_index() != 0:
@@ -23,3 +24,18 @@ def draw(record: RunDirectory, program: Program, placement, trainer: TrainerConf
     figures = program.task.figures(evaluator.predictor(result.state), evaluator.host_batches(split), program.data)
     for name, figure in figures.items():
         record.figure(name, figure, result.step)
+    _sample(record, program, result)
+
+
+def _sample(record: RunDirectory, program: Program, result: Result) -> None:
+    """Writes what the task's sampler gives by default; where that cannot be, such as for want of a prompt, says so."""
+    if program.task.sampler is None:
+        return
+    variables = jax.device_get(program.variables(result.state))
+    try:
+        samples = program.task.sampler().sample(program.model, variables, program.data, jax.random.key(0))
+    except InputError as error:
+        print(f"no samples: {error}")
+        return
+    for name, content in samples.items():
+        record.sample(name, content, result.step)

@@ -1,14 +1,14 @@
 """The one loop: what happens around the pure step. Batches in, metrics out, checkpoints, and leaving in order.
 
 `train` starts from, in this order: 1. the newest checkpoint of the run directory that reads back; 2. else the
-state that `Program.init` makes from the seed.
+state that `Program.init` makes from the seed, and from parameters that it is given.
 """
 
 import collections
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,6 +74,7 @@ def train(
     placement: Placement,
     runs: Sequence[Run],
     checkpoints: Checkpoints | TrialCheckpoints,
+    initial: Mapping[str, Mapping] | None = None,
 ) -> list[Result]:
     """Trains every member of the program to its end, or until asked to stop.
 
@@ -82,20 +83,21 @@ def train(
       config: the trainer's flags, which the members share.
       runs: one for each member. One that has ended is left as it is.
       checkpoints: not opened yet.
+      initial: parameters for `Program.init`; where there is a checkpoint it alone counts.
 
     Raises:
       RunError: no checkpoint could be read, bad data, or the disk is full.
     """
     with Signals() as signals:
-        return _Loop(program, traced, config, placement, list(runs), checkpoints, signals).run()
+        return _Loop(program, traced, config, placement, list(runs), checkpoints, initial, signals).run()
 
 
 class _Loop:
     """A program in training. `step` counts updates; everything else that moves is in `state` and `window`."""
 
-    def __init__(self, program, traced, config, placement, runs, checkpoints, signals):
+    def __init__(self, program, traced, config, placement, runs, checkpoints, initial, signals):
         self.program, self.traced, self.config, self.placement, self.runs = program, traced, config, placement, runs
-        self.checkpoints, self.signals = checkpoints, signals
+        self.checkpoints, self.initial, self.signals = checkpoints, initial, signals
         splits = program.data.splits
         self.pipeline = program.pipeline(config.batch_size, placement.local_rows(config.batch_size))
         self.held_out = [split for split in splits if split != "train"]
@@ -150,11 +152,12 @@ class _Loop:
         self.watchdog.at("initialising the model")
         example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
         init = jax.jit(
-            lambda seed: self.program.init(seed, example),
+            lambda seed, initial: self.program.init(seed, example, initial),
             out_shardings=self.placement.per_run,
             compiler_options=QUICK if self._on_cpu else None,
         )
-        self.state = init(np.uint32(self.program.seed))
+        self.state = init(np.uint32(self.program.seed), self.initial)
+        self.initial = None
         memory.release()
         self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
         eval_batch_size = self.config.eval_batch_size or self.config.batch_size

@@ -1,7 +1,7 @@
 """The record that a run leaves: its directory, held by one process at a time.
 
-flags.txt, status.json, metrics.jsonl, environment.json, tensorboard/, plots/ (see README). `metrics.jsonl` is a pure
-function of the run: it holds no times, a resumed run cuts it back to its checkpoint and continues it, and so it
+flags.txt, status.json, metrics.jsonl, environment.json, tensorboard/, plots/, samples/ (see README). `metrics.jsonl` is
+a pure function of the run: it holds no times, a resumed run cuts it back to its checkpoint and continues it, and so it
 ends the same line for line as one that was never interrupted. Times stand in status.json and TensorBoard.
 """
 
@@ -190,6 +190,27 @@ class RunDirectory:
             (self.path / "plots" / f"{name}.png").write_bytes(plots.to_png(figure))
             if self._tensorboard is not None:
                 self._tensorboard.add_image(name, plots.to_array(figure), step, dataformats="HWC")
+
+    def sample(self, name: str, content: Any, step: int) -> None:
+        """What a model generated: a text as samples/NAME.txt, a figure as samples/NAME.png; both for TensorBoard."""
+        if not self.writer:
+            return
+        with guard_disk(self.path):
+            (self.path / "samples").mkdir(exist_ok=True)
+            if isinstance(content, str):
+                (self.path / "samples" / f"{name}.txt").write_text(content, encoding="utf-8")
+                if self._tensorboard is not None:
+                    self._tensorboard.add_text(f"samples/{name}", f"```\n{content}\n```", step)
+                return
+            from jaxdl import plots
+
+            (self.path / "samples" / f"{name}.png").write_bytes(plots.to_png(content))
+            if self._tensorboard is not None:
+                self._tensorboard.add_image(f"samples/{name}", plots.to_array(content), step, dataformats="HWC")
+
+    def file(self, name: str, text: str) -> None:
+        """A file of the directory, whole."""
+        self._write(name, text)
 
     def _write(self, name: str, text: str) -> None:
         if self.writer:

@@ -24,6 +24,8 @@ class TrainerConfig:
     Attributes:
       workdir: The run directory; a new one under runs/ when empty. One that exists is continued.
       data_dir: Folder of the prepared TFDS datasets, or of the dataset's files.
+      initialize_from: A run directory, or a .safetensors file, whose parameters the run begins with: all top-level
+        parts that both models have. A run that is continued has its own checkpoint.
       seed: Seed of everything random: initialisation, order of examples, augmentation, dropout.
       steps: Length of the run in steps.
       epochs: Length of the run in passes over the training split; of steps and epochs the one given last counts.
@@ -61,6 +63,7 @@ class TrainerConfig:
 
     workdir: str = ""
     data_dir: str = "~/tensorflow_datasets"
+    initialize_from: str | None = None
     seed: Seed = 0
     steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None

@@ -106,11 +106,11 @@ class Trials:
         """The training batches of all trials, by step."""
         return TrialsPipeline(self.data, batch_size, self.seed)
 
-    def init(self, seeds: jax.Array, batch: Batch) -> TrialsState:
-        """The states before the first step. `seeds` is uint32 [K]; `batch` gives the shapes of one trial's batch."""
+    def init(self, seeds: jax.Array, batch: Batch, initial: Mapping[str, Mapping] | None = None) -> TrialsState:
+        """The states before the first step. `seeds` is uint32 [K]; `batch` and `initial` are as for one trial."""
         numbers = {".".join(number): jnp.asarray(values) for number, values in self.numbers.items()}
         # One after the other: each is then what it is alone, and random numbers drawn under vmap compile for seconds.
-        runs = jax.lax.map(lambda item: self._with(item[1]).init(item[0], batch), (seeds, numbers))
+        runs = jax.lax.map(lambda item: self._with(item[1]).init(item[0], batch, initial), (seeds, numbers))
         return TrialsState(runs=runs, numbers=numbers, active=jnp.arange(len(seeds)) < len(self.members))
 
     def step(self, state: TrialsState, batch: Batch) -> tuple[TrialsState, Metrics]:

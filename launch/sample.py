@@ -1,0 +1,92 @@
+"""Shows what a trained model generates: python -m launch.sample --workdir=RUN [--checkpoint=best] [--seed=0]
+
+What it generates, and how, are the flags of the run's task: --prompt, --temperature, --top_p and --beams of a language
+model, for example; --workdir=RUN --help shows them. Texts are printed; texts and figures are written to RUN/samples/.
+Other flags change the run's own where they have to: --data_dir, --mesh.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from jaxdl import config
+from jaxdl.catalog import find
+from jaxdl.errors import InputError
+from jaxdl.tasks import TASKS
+from jaxdl.types import Bounds
+from launch import cli
+
+FIELDS = {
+    "workdir": config.Field("workdir", "", "The run directory."),
+    "checkpoint": config.Field("checkpoint", "best", "Which checkpoint: best, latest, or a step."),
+    "seed": config.Field("seed", 0, "Of what is drawn.", kind=int, bounds=Bounds(0, 2**32 - 1)),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints and writes the samples of a run's model."""
+    help_flags = {"--help", "-h", "--helpfull"} & set(argv)
+    own, rest = _parse(FIELDS, [argument for argument in argv if argument not in help_flags])
+    if help_flags:
+        fields = [*FIELDS.values(), *(config.fields_of(_sampler(own["workdir"])).values() if own["workdir"] else ())]
+        print(__doc__)
+        for field in fields:
+            print(f"  --{field.name}={field.serialize(field.default)}\n      {field.help} ({field.expected()})")
+        return 0
+    if not own["workdir"]:
+        raise InputError("--workdir is not given: name the run directory to sample from.")
+    cls = _sampler(own["workdir"])
+    values, overrides = _parse(config.fields_of(cls), rest)
+    _sample(own, cls(**values), overrides)
+    return 0
+
+
+def _parse(fields, argv: Sequence[str]) -> tuple[dict, list[str]]:
+    """The values of these flags, and the arguments that are not among them."""
+    flag_values = flags.FlagValues()
+    config.define(flag_values, fields, "", "sample")
+    rest = config.parse(flag_values, argv, known_only=True)
+    return config.values(flag_values, fields, ""), rest
+
+
+def _sampler(workdir: str) -> type:
+    """The sampler of the task of a run directory."""
+    from jaxdl.train.record import read_flags
+
+    path = pathlib.Path(workdir).expanduser()
+    if not (path / "flags.txt").exists():
+        raise InputError(f"--workdir={path} is no run directory: it has no flags.txt.")
+    name = read_flags(path / "flags.txt")["task"]
+    sampler = find(TASKS, name, "task").load().sampler
+    if sampler is None:
+        raise InputError(f"task '{name}' generates nothing: there is nothing to sample.")
+    return sampler
+
+
+def _sample(own: dict, sampler, overrides: Sequence[str]) -> None:
+    import jax
+
+    from jaxdl import experiment
+    from jaxdl.train.record import RunDirectory
+
+    try:
+        _, program, _, step, state = experiment.restore(own["workdir"], own["checkpoint"], overrides)
+    except InputError as error:
+        if "there is no flag" not in str(error):
+            raise
+        names = ", ".join(f"--{name}" for name in config.fields_of(type(sampler)))
+        raise InputError(f"{error} The sampler's flags are {names}.") from None
+    variables = jax.device_get(program.variables(state))
+    samples = sampler.sample(program.model, variables, program.data, jax.random.key(own["seed"]))
+    for name, content in samples.items():
+        if isinstance(content, str):
+            print(f"--- {name}\n{content}")
+    record = RunDirectory(own["workdir"], tensorboard=False)
+    for name, content in samples.items():
+        record.sample(name, content, step)
+    print(f"--- step {step}, written to {record.path / 'samples'}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.main(main)
