@@ -14,13 +14,15 @@ class Entry:
     """Where a name's dataclass lives, and which of its fields this name sets.
 
     `module` and `attribute` say where (`jaxdl.models.resnet`, `ResNet`); `fields` are the defaults that make
-    a named size (`resnet50`); `input_shape` is, for models, the shape of one example that the paper uses.
+    a named size (`resnet50`); `input_shape` is, for models, the shape of one example that the paper uses (of several
+    inputs, a tuple of their shapes) and `input_dtype` its dtype: float32, or int32 for tokens.
     """
 
     module: str
     attribute: str
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    input_shape: tuple[int, ...] | None = None
+    input_shape: tuple | None = None
+    input_dtype: str = "float32"
 
     def load(self) -> type:
         """The dataclass itself; this is what imports its module."""

@@ -17,16 +17,17 @@ _EXPERIMENTS = pathlib.Path(__file__).resolve().parent.parent / "experiments"
 
 def _models() -> Iterator[tuple[str, ...]]:
     from jaxdl.models import MODELS, create
-    from jaxdl.scaling.flops import forward_flops, model_shapes, parameter_count
+    from jaxdl.scaling.flops import example_inputs, forward_flops, model_shapes, parameter_count
 
     yield "name", "input", "parameters", "forward FLOPs"
     for name, entry in MODELS.items():
         model = create(name)
-        shapes = model_shapes(model, entry.input_shape)
-        flops = forward_flops(model, entry.input_shape, shapes)
+        example = entry.input_shape, entry.input_dtype
+        shapes = model_shapes(model, *example)
+        flops = forward_flops(model, *example, shapes)
         yield (
             name,
-            "x".join(map(str, entry.input_shape)),
+            ", ".join("x".join(map(str, x.shape[1:])) or "1" for x in example_inputs(*example)),
             f"{parameter_count(shapes):,}",
             "unknown" if flops is None else f"{flops:,}",
         )

@@ -34,6 +34,7 @@ class Norm(nn.Module):
       epsilon: what is added to the variance.
       num_groups: groups of channels of `group`; must divide C.
       scale_init: where the scale starts.
+      use_bias: whether batch, layer and group add a bias.
     """
 
     kind: Normalization = "batch"
@@ -41,6 +42,7 @@ class Norm(nn.Module):
     epsilon: PositiveFloat = 1e-5
     num_groups: PositiveInt = 32
     scale_init: Callable = nn.initializers.ones
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -50,6 +52,8 @@ class Norm(nn.Module):
           InputError: unknown kind, or the groups do not divide the channels.
         """
         common = {"epsilon": self.epsilon, "scale_init": self.scale_init, "name": self.kind}
+        if self.kind != "rms":
+            common["use_bias"] = self.use_bias
         if self.kind == "batch":
             return nn.BatchNorm(
                 use_running_average=not train, momentum=self.momentum, axis_name=batch_axis.axis_name(), **common

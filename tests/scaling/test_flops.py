@@ -5,13 +5,33 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdl.models import create
-from jaxdl.scaling.flops import forward_flops, parameter_count, xla_flops
+from jaxdl.scaling.flops import example_inputs, forward_flops, parameter_count, traced_flops, xla_flops
 
 
 def test_a_matrix_product_is_two_operations_for_each_multiply_add():
     a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
     lowered = jax.jit(jnp.matmul).lower(a, b)
     assert xla_flops(lowered) == xla_flops(lowered.compile()) == 2 * 3 * 4 * 5
+
+
+def test_what_scans_repeat_counts_each_time():
+    def layers(x, kernels):
+        return jax.lax.scan(lambda x, kernel: (x @ kernel, None), x, kernels)[0]
+
+    def nested(x, kernels):
+        return jax.lax.scan(lambda x, _: (jax.checkpoint(layers)(x, kernels), None), x, None, length=7)[0]
+
+    x, kernels = jnp.ones((3, 4)), jnp.ones((5, 4, 4))
+    once = 2 * 3 * 4 * 4
+    # Each turn of a loop adds some operations of its own: its counter.
+    assert traced_flops(jax.jit(layers).trace(x, kernels)) == pytest.approx(5 * once, rel=0.05)
+    assert traced_flops(jax.jit(nested).trace(x, kernels)) == pytest.approx(35 * once, rel=0.05)
+
+
+def test_example_inputs_are_one_array_or_several():
+    assert [x.shape for x in example_inputs((5, 3), batch_size=2)] == [(2, 5, 3)]
+    several = example_inputs(((5,), (), (4,)), "int32")
+    assert [(x.shape, x.dtype) for x in several] == [((1, 5), jnp.int32), ((1,), jnp.int32), ((1, 4), jnp.int32)]
 
 
 def test_no_count_is_none():
