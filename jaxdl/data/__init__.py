@@ -20,6 +20,17 @@ DATASETS: dict[str, Entry] = {
     "image_folder": Entry("jaxdl.data.image_folder", "ImageFolder"),
     "idx": Entry("jaxdl.data.files", "Idx"),
     "cifar10_binary": Entry("jaxdl.data.files", "Cifar10Binary"),
+    # Pairs of sequences.
+    "addition": Entry("jaxdl.data.addition", "Addition"),
+    "parallel_text": Entry("jaxdl.data.parallel_text", "ParallelText"),
+    # A text's words and the words around them.
+    "word_pairs": Entry("jaxdl.data.word_pairs", "WordPairs"),
+    "cooccurrence": Entry("jaxdl.data.word_pairs", "Cooccurrence"),
+    # Texts, as tokens.
+    "text": Entry("jaxdl.data.text", "Text"),
+    "tfds_text": Entry("jaxdl.data.text", "TfdsText"),
+    "stdlib": Entry("jaxdl.data.text", "StandardLibrary"),
+    "labelled_text": Entry("jaxdl.data.labelled_text", "LabelledText"),
 }
 
 AUGMENTATIONS: dict[str, Entry] = {

@@ -30,6 +30,41 @@ def _cifar_resnet(blocks: int, **fields) -> Entry:
     return Entry("jaxdl.models.resnet", "ResNet", fields, _CIFAR)
 
 
+def _gpt2(num_layers: int, num_heads: int, width: int) -> Entry:
+    """A GPT-2. Radford et al. 2019, Language models are unsupervised multitask learners, table 2."""
+    fields = {"num_layers": num_layers, "num_heads": num_heads, "width": width, "activation": "gelu_tanh"}
+    return Entry("jaxdl.models.gpt", "GPT", fields, (1024,), "int32")
+
+
+def _llama(num_layers: int, num_heads: int, width: int, mlp_width: int, **fields) -> Entry:
+    """A Llama. Touvron et al. 2023, arXiv:2302.13971, section 2.2."""
+    fields = {
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "width": width,
+        "mlp_width": mlp_width,
+        "positions": "rotary",
+        "normalization": "rms",
+        "activation": "swiglu",
+        "use_bias": False,
+        "tied_head": False,
+        **fields,
+    }
+    return Entry("jaxdl.models.gpt", "GPT", fields, (fields["max_length"],), "int32")
+
+
+def _vit(patch_size: int, num_layers: int, width: int, num_heads: int) -> Entry:
+    """A vision transformer. Dosovitskiy et al. 2020, arXiv:2010.11929, table 1; Ti and S: arXiv:2012.12877, table 1."""
+    fields = {"patch_size": patch_size, "num_layers": num_layers, "width": width, "num_heads": num_heads}
+    return Entry("jaxdl.models.vit", "ViT", fields, _IMAGENET)
+
+
+def _bert(attribute: str, num_layers: int = 12, width: int = 768, num_heads: int = 12) -> Entry:
+    """A BERT. Devlin et al. 2018, arXiv:1810.04805, section 3."""
+    fields = {"num_layers": num_layers, "width": width, "num_heads": num_heads}
+    return Entry("jaxdl.models.bert", attribute, fields, (512,), "int32")
+
+
 MODELS: dict[str, Entry] = {
     "linear_regression": Entry("jaxdl.models.linear", "LinearRegression", input_shape=(10,)),
     "softmax_regression": Entry("jaxdl.models.linear", "SoftmaxRegression", input_shape=(28, 28, 1)),
@@ -58,6 +93,42 @@ MODELS: dict[str, Entry] = {
     "resnet44_v2": _cifar_resnet(7, version="v2"),
     "resnet56_v2": _cifar_resnet(9, version="v2"),
     "resnet110_v2": _cifar_resnet(18, version="v2"),
+    "gpt": Entry("jaxdl.models.gpt", "GPT", input_shape=(1024,), input_dtype="int32"),
+    "gpt2": _gpt2(12, 12, 768),
+    "gpt2_medium": _gpt2(24, 16, 1024),
+    "gpt2_large": _gpt2(36, 20, 1280),
+    "gpt2_xl": _gpt2(48, 25, 1600),
+    # Touvron et al. 2023, arXiv:2307.09288, and the published weights.
+    "llama2_7b": _llama(32, 32, 4096, 11_008, vocab_size=32_000, max_length=4096),
+    "llama2_13b": _llama(40, 40, 5120, 13_824, vocab_size=32_000, max_length=4096),
+    # Grattafiori et al. 2024, arXiv:2407.21783, table 3.
+    "llama3_8b": _llama(32, 32, 4096, 14_336, num_kv_heads=8, vocab_size=128_256, max_length=8192, rope_theta=5e5),
+    "vit": _vit(16, 12, 768, 12),
+    "vit_ti16": _vit(16, 12, 192, 3),
+    "vit_s16": _vit(16, 12, 384, 6),
+    "vit_b16": _vit(16, 12, 768, 12),
+    "vit_b32": _vit(32, 12, 768, 12),
+    "vit_l16": _vit(16, 24, 1024, 16),
+    "vit_l32": _vit(32, 24, 1024, 16),
+    "vit_h14": _vit(14, 32, 1280, 16),
+    "bert": _bert("MaskedBert"),
+    "bert_base": _bert("MaskedBert"),
+    "bert_large": _bert("MaskedBert", 24, 1024, 16),
+    "bert_classifier": _bert("BertClassifier"),
+    "bert_base_classifier": _bert("BertClassifier"),
+    "bert_large_classifier": _bert("BertClassifier", 24, 1024, 16),
+    "rnn": Entry("jaxdl.models.rnn", "RNN", {"cell": "rnn_tanh"}, (28, 28, 1)),
+    "lstm": Entry("jaxdl.models.rnn", "RNN", {"cell": "lstm"}, (28, 28, 1)),
+    "gru": Entry("jaxdl.models.rnn", "RNN", {"cell": "gru"}, (28, 28, 1)),
+    "rnn_lm": Entry("jaxdl.models.rnn", "RNNLanguageModel", {"cell": "rnn_tanh"}, (64,), "int32"),
+    "lstm_lm": Entry("jaxdl.models.rnn", "RNNLanguageModel", {"cell": "lstm"}, (64,), "int32"),
+    "gru_lm": Entry("jaxdl.models.rnn", "RNNLanguageModel", {"cell": "gru"}, (64,), "int32"),
+    # One window of 5 words on each side, and 5 negatives.
+    "skip_gram": Entry("jaxdl.models.embeddings", "SkipGram", input_shape=((11,), (1, 6)), input_dtype="int32"),
+    "cbow": Entry("jaxdl.models.embeddings", "CBOW", input_shape=((11,), (1, 6), (1, 11)), input_dtype="int32"),
+    "glove": Entry("jaxdl.models.embeddings", "GloVe", input_shape=(2,), input_dtype="int32"),
+    "vec2seq": Entry("jaxdl.models.rnn", "Vec2Seq", input_shape=(10,)),
+    "seq2seq": Entry("jaxdl.models.seq2seq", "Seq2Seq", input_shape=((6,), (), (5,)), input_dtype="int32"),
 }
 
 

@@ -50,6 +50,21 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
         for name in ("data_batch_1.bin", "test_batch.bin"):
             records.tofile(folder / name)
         return [f"--data_dir={folder}"]
+    if re.search(
+        r"^--dataset=(labelled_)?text$", text, re.MULTILINE
+    ):  # lines of words, a tab and a label serve for both
+        lines = [" ".join(noise.choice(["to", "be", "or", "not"], 9)) + f"\t{line % 2}\n" for line in range(400)]
+        for name in re.findall(r"^--dataset\.(?:\w+_)?path=(.+)$", text, re.MULTILINE):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("".join(lines))
+        return [f"--data_dir={folder}"]
+    if re.search(r"^--dataset=(word_pairs|cooccurrence)$", text, re.MULTILINE):
+        lines = [" ".join(f"w{word}" for word in line) for line in noise.integers(0, 50, (40, 30))]
+        [name] = re.findall(r"^--dataset\.path=(.+)$", text, re.MULTILINE)
+        file = folder / (name if name.endswith(".txt") else f"{name}/train.txt")
+        file.parent.mkdir(parents=True)
+        file.write_text("\n".join(lines))
+        return [f"--data_dir={folder}"]
     return []
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from jaxdl.errors import InputError
 from jaxdl.models import MODELS, create
-from jaxdl.scaling.flops import model_shapes, parameter_count
-from tests.models.variables import random_variables
+from jaxdl.scaling.flops import example_inputs, model_shapes, parameter_count
+from jaxdl.train.precision import cast_floats
+from tests.models.variables import random_inputs, random_variables
 
 # v1: torchvision's counts for ImageNet; He et al. 2015, table 6 (0.27M, 0.46M, 0.66M, 0.85M, 1.7M) for CIFAR-10.
 # v2 for ImageNet: that of ResNet-50 is timm's resnetv2_50.
@@ -44,11 +45,59 @@ PARAMETERS = {
     "resnet44_v2": 658_586,
     "resnet56_v2": 853_018,
     "resnet110_v2": 1_727_962,
+    # The counts of the published weights on the Hugging Face hub.
+    "gpt": 124_439_808,
+    "gpt2": 124_439_808,
+    "gpt2_medium": 354_823_168,
+    "gpt2_large": 774_030_080,
+    "gpt2_xl": 1_557_611_200,
+    "llama2_7b": 6_738_415_616,
+    "llama2_13b": 13_015_864_320,
+    "llama3_8b": 8_030_261_248,
+    # Of timm's and Hugging Face's weights.
+    "vit": 86_567_656,
+    "vit_ti16": 5_717_416,
+    "vit_s16": 22_050_664,
+    "vit_b16": 86_567_656,
+    "vit_b32": 88_224_232,
+    "vit_l16": 304_326_632,
+    "vit_l32": 306_535_400,
+    "vit_h14": 632_045_800,
+    # BertForMaskedLM's; encoder and pooler, 109,482,240 and 335,141,888, and 2 classes.
+    "bert": 109_514_298,
+    "bert_base": 109_514_298,
+    "bert_large": 335_174_458,
+    "bert_classifier": 109_482_240 + 2 * 769,
+    "bert_base_classifier": 109_482_240 + 2 * 769,
+    "bert_large_classifier": 335_141_888 + 2 * 1025,
+    # Those of torch.nn.RNN, LSTM and GRU with 28 inputs and 128 units, and a linear layer; of a language model with an
+    # embedding. tests/reference counts them there.
+    "rnn": 20_224 + 1_290,
+    "lstm": 80_896 + 1_290,
+    "gru": 60_672 + 1_290,
+    "rnn_lm": 256 * 128 + 33_024 + 128 * 256 + 256,
+    "lstm_lm": 256 * 128 + 132_096 + 128 * 256 + 256,
+    "gru_lm": 256 * 128 + 99_072 + 128 * 256 + 256,
+    "vec2seq": 3 * 128 * (10 + 1 + 128 + 2) + 129,
+    # Two embeddings, the encoder's LSTM, the decoder's with the last attentional state, additive scores, two layers.
+    "seq2seq": 2 * 256 * 128 + 1024 * (386 + 642) + (2 * 256**2 + 256) + 512 * 256 + 257 * 256,
+    # Two tables of 10,000 words; GloVe has biases.
+    "skip_gram": 2 * 10_000 * 100,
+    "cbow": 2 * 10_000 * 100,
+    "glove": 2 * 10_000 * (100 + 1),
 }
 
+# Outputs that are no vectors of num_outputs or vocab_size: of two windows, and of two pairs of words.
+OUTPUT_SHAPES = {"skip_gram": (2, 1, 6, 11), "cbow": (2, 1, 6), "glove": (2,)}
+
+_TINY_GPT = {"vocab_size": 5, "max_length": 6, "num_layers": 2, "num_heads": 2, "width": 8}
+_TINY_BERT = {"vocab_size": 5, "max_length": 6, "num_layers": 2, "num_heads": 2, "width": 8}
+_TINY_VIT = {"num_outputs": 3, "patch_size": 2, "num_layers": 2, "num_heads": 2, "width": 8}
+_TINY_SEQ2SEQ = {"vocab_size": 5, "hidden_size": 4, "embedding_size": 3, "bidirectional": True}
 _TINY_RESNET = {"num_outputs": 3, "stage_sizes": (1, 1), "width": 4}
 
 # Each architecture, as small as it goes: (name, hyperparameters, shape of an example, rates at which it drops).
+# The dtype of its inputs is that of the catalog.
 TINY = {
     "linear_regression": ("linear_regression", {"num_outputs": 3}, (5,), ()),
     "softmax_regression": ("softmax_regression", {"num_outputs": 3}, (4, 4, 1), ()),
@@ -63,6 +112,29 @@ TINY = {
     "resnet50_v2": ("resnet50_v2", _TINY_RESNET, (16, 16, 3), ("stochastic_depth_rate",)),
     "resnet20": ("resnet20", _TINY_RESNET, (9, 9, 3), ("stochastic_depth_rate",)),
     "resnet20_v2": ("resnet20_v2", {**_TINY_RESNET, "normalization": "layer"}, (9, 9, 3), ("dropout_rate",)),
+    "rnn": ("rnn", {"num_outputs": 3, "hidden_size": 4, "num_layers": 2}, (5, 3), ("dropout_rate",)),
+    "lstm": ("lstm", {"num_outputs": 3, "hidden_size": 4, "pooling": "none"}, (5, 3), ("dropout_rate",)),
+    "gru": ("gru", {"num_outputs": 3, "hidden_size": 4, "bidirectional": True}, (4, 4, 1), ("dropout_rate",)),
+    "gru_lm": ("gru_lm", {"vocab_size": 5, "hidden_size": 4, "num_layers": 2}, (6,), ("dropout_rate",)),
+    "vec2seq": ("vec2seq", {"num_outputs": 6, "step_size": 2, "hidden_size": 4}, (5,), ("dropout_rate",)),
+    "seq2seq": ("seq2seq", _TINY_SEQ2SEQ, ((4,), (), (3,)), ("dropout_rate", "sampling_rate")),
+    "seq2seq dot": ("seq2seq", {**_TINY_SEQ2SEQ, "cell": "gru", "attention": "dot"}, ((4,), (), (3,)), ()),
+    "seq2seq none": ("seq2seq", {**_TINY_SEQ2SEQ, "attention": "none"}, ((4,), (), (3,)), ("sampling_rate",)),
+    "skip_gram": ("skip_gram", {"vocab_size": 5, "features": 3}, ((8,), (2, 4)), ()),
+    "cbow": ("cbow", {"vocab_size": 5, "features": 3}, ((8,), (2, 4), (2, 8)), ()),
+    "glove": ("glove", {"vocab_size": 5, "features": 3}, (2,), ()),
+    "gpt2": ("gpt2", _TINY_GPT, (6,), ("dropout_rate",)),
+    "gpt alibi": ("gpt", {**_TINY_GPT, "positions": "alibi", "num_heads": 4, "head_dim": 3}, (6,), ("dropout_rate",)),
+    "gpt sinusoidal": ("gpt", {**_TINY_GPT, "positions": "sinusoidal", "remat": True}, (6,), ("dropout_rate",)),
+    "llama": ("llama3_8b", {**_TINY_GPT, "mlp_width": 12, "num_kv_heads": 1}, (6,), ("dropout_rate",)),
+    "llama scan": ("llama3_8b", {**_TINY_GPT, "mlp_width": 12, "num_kv_heads": 1, "scan_layers": True}, (6,), ()),
+    "vit": ("vit", _TINY_VIT, (4, 6, 3), ("dropout_rate",)),
+    "vit mean": ("vit", {**_TINY_VIT, "pool": "mean", "positions": "sinusoidal"}, (4, 6, 3), ("dropout_rate",)),
+    "vit scan": ("vit", {**_TINY_VIT, "scan_layers": True}, (4, 6, 3), ()),
+    "bert": ("bert", _TINY_BERT, (6,), ("dropout_rate",)),
+    "bert scan": ("bert", {**_TINY_BERT, "scan_layers": True}, (6,), ()),
+    "bert first": ("bert_classifier", {**_TINY_BERT, "num_outputs": 3}, (6,), ("dropout_rate",)),
+    "bert mean": ("bert_classifier", {**_TINY_BERT, "num_outputs": 3, "pool": "mean"}, (6,), ()),
 }
 
 RNGS = {"dropout": jax.random.key(3)}
@@ -70,30 +142,36 @@ RNGS = {"dropout": jax.random.key(3)}
 
 @functools.cache
 def built(case):
-    """(model, variables, inputs of 4 examples, the names of its rates)."""
+    """(model, variables, a tuple of inputs of 4 examples, the names of its rates)."""
     name, hyperparameters, shape, rates = TINY[case]
     model = create(name, **hyperparameters)
-    inputs = jax.random.normal(jax.random.key(1), (4, *shape))
-    return model, random_variables(model, shape), inputs, rates
+    dtype = MODELS[name].input_dtype
+    return model, random_variables(model, shape, dtype), random_inputs(shape, dtype), rates
 
 
 def differs_between_training_and_evaluation(model):
     return getattr(model, "normalization", "none") == "batch" or getattr(model, "activation", "") == "rrelu"
 
 
+def output_size(model):
+    return model.num_outputs if hasattr(model, "num_outputs") else model.vocab_size
+
+
 @functools.cache
 def evaluated(case):
     model, variables, inputs, _ = built(case)
-    return jax.jit(functools.partial(model.apply, train=False))(variables, inputs)
+    return jax.jit(functools.partial(model.apply, train=False))(variables, *inputs)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_parameter_count_is_the_papers_and_outputs_are_one_vector_for_each_example(name):
+def test_parameter_count_is_the_papers_and_outputs_are_vectors_for_each_example(name):
     model = create(name)
-    inputs = jnp.zeros((2, *MODELS[name].input_shape))
-    outputs, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), inputs, train=False))
+    inputs = example_inputs(MODELS[name].input_shape, MODELS[name].input_dtype, batch_size=2)
+    init = functools.partial(model.init_with_output, train=False)
+    outputs, variables = jax.eval_shape(init, jax.random.key(0), *inputs)
     assert parameter_count(variables) == PARAMETERS[name]
-    assert (outputs.shape, outputs.dtype) == ((2, model.num_outputs), jnp.float32)
+    shape = OUTPUT_SHAPES.get(name) or (2, *outputs.shape[1:-1], output_size(model))
+    assert (outputs.shape, outputs.dtype) == (shape, jnp.float32)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,7 +180,7 @@ def test_every_hyperparameter_has_a_default_and_a_line_of_help(name):
     for field in dataclasses.fields(model):
         if field.name not in ("parent", "name"):
             assert field.default is not dataclasses.MISSING
-            assert f"\n  {field.name}: " in inspect.getdoc(model)
+            assert any(f"\n  {field.name}: " in (inspect.getdoc(base) or "") for base in model.__mro__)
 
 
 def test_every_architecture_is_in_the_table():
@@ -113,14 +191,15 @@ def test_every_architecture_is_in_the_table():
 def test_jit_equals_no_jit(case):
     model, variables, inputs, _ = built(case)
     # Fused and unfused sums differ by rounding: some ten layers of sums of up to some hundred terms near one.
-    np.testing.assert_allclose(evaluated(case), model.apply(variables, inputs, train=False), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(evaluated(case), model.apply(variables, *inputs, train=False), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", TINY)
 def test_evaluation_treats_each_row_alone(case):
     model, variables, inputs, _ = built(case)
     order = jnp.array([2, 0, 3])
-    outputs = jax.jit(functools.partial(model.apply, train=False))(variables, inputs[order])
+    rows = [x[order] for x in inputs]
+    outputs = jax.jit(functools.partial(model.apply, train=False))(variables, *rows)
     np.testing.assert_allclose(outputs, evaluated(case)[order], rtol=1e-4, atol=1e-5)
 
 
@@ -128,7 +207,7 @@ def test_evaluation_treats_each_row_alone(case):
 def test_without_dropping_or_batch_statistics_training_is_evaluation(case):
     model, variables, inputs, _ = built(case)
     train = jax.jit(functools.partial(model.apply, train=True, rngs=RNGS, mutable=["batch_stats"]))
-    outputs, state = train(variables, inputs)
+    outputs, state = train(variables, *inputs)
     # Which of the two it is depends on normalisation and activation alone.
     assert np.allclose(outputs, evaluated(case), rtol=1e-4, atol=1e-5) != differs_between_training_and_evaluation(model)
     assert bool(state) == ("batch_stats" in variables)
@@ -140,7 +219,7 @@ def test_a_rate_acts_in_training_only_and_may_be_traced(case, rate):
 
     def apply(rate_value, train):
         changed = model.clone(**{rate: rate_value})
-        return changed.apply(variables, inputs, train=train, rngs=RNGS, mutable=["batch_stats"])[0]
+        return changed.apply(variables, *inputs, train=train, rngs=RNGS, mutable=["batch_stats"])[0]
 
     evaluation = jax.jit(lambda: apply(0.5, False))()
     np.testing.assert_allclose(evaluation, evaluated(case), rtol=1e-4, atol=1e-5)
@@ -153,20 +232,21 @@ def test_a_rate_acts_in_training_only_and_may_be_traced(case, rate):
 @pytest.mark.parametrize(("case", "rate"), [(case, rate) for case, (*_, rates) in TINY.items() for rate in rates])
 def test_a_rate_leaves_the_parameters_as_they_are(case, rate):
     model, variables, *_ = built(case)
-    changed = model_shapes(model.clone(**{rate: 0.5}), TINY[case][2])
+    name, _, shape, _ = TINY[case]
+    changed = model_shapes(model.clone(**{rate: 0.5}), shape, MODELS[name].input_dtype)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, changed)
 
 
 @pytest.mark.parametrize("case", TINY)
 def test_every_parameter_gets_a_gradient(case):
     model, variables, inputs, _ = built(case)
-    weights = jax.random.normal(jax.random.key(5), (4, model.num_outputs))
+    weights = jax.random.normal(jax.random.key(5), evaluated(case).shape)
 
     @jax.jit
     @jax.grad
     def gradient(params):
         state = {**variables, "params": params}
-        outputs, _ = model.apply(state, inputs, train=True, rngs=RNGS, mutable=["batch_stats"])
+        outputs, _ = model.apply(state, *inputs, train=True, rngs=RNGS, mutable=["batch_stats"])
         return (outputs * weights).sum()
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(variables["params"])):
@@ -176,10 +256,8 @@ def test_every_parameter_gets_a_gradient(case):
 @pytest.mark.parametrize("case", TINY)
 def test_bfloat16_in_is_bfloat16_out(case):
     model, variables, inputs, _ = built(case)
-    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables["params"])
-    outputs = jax.eval_shape(
-        functools.partial(model.apply, train=False), {**variables, "params": half}, inputs.astype(jnp.bfloat16)
-    )
+    half, inputs = cast_floats((variables["params"], inputs), jnp.bfloat16)
+    outputs = jax.eval_shape(functools.partial(model.apply, train=False), {**variables, "params": half}, *inputs)
     assert outputs.dtype == jnp.bfloat16
 
 

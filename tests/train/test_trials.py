@@ -129,11 +129,26 @@ def numeric_fields():
                 yield pytest.param(prefix, name, field, flags, id=f"{cls.__name__}.{name}")
 
 
+_WORDS = ["--dataset=stdlib", "--dataset.max_bytes=100000", "--dataset.length=8", "--dataset.tokenizer=word"]
+_BERT = ["--model.width=8", "--model.num_layers=1", "--model.num_heads=2", "--model.max_length=8"]
+_MASKED = [*_BERT, "--task=masked_language_modeling", *_WORDS, "--dataset.special_tokens=[MASK]"]
+_RECURRENT = ["--model.hidden_size=8", *_WORDS]
+_SUMS = ["--model.hidden_size=8", "--dataset=addition"]
+
 SMALL = {
+    "vit": ["--model.patch_size=4", "--model.width=8", "--model.num_layers=1", "--model.num_heads=2"],
+    "bert_classifier": [*_BERT, "--dataset=labelled_text", "--dataset.path=texts.tsv"],
+    "bert": _MASKED,
+    "masked_language_modeling": ["--model=bert", *_MASKED],
     "resnet": ["--model.stage_sizes=1", "--model.width=4"],
     "cnn": ["--model.widths=4"],
     "step": ["--schedule.every=5"],
     "regression": ["--dataset=diabetes"],
+    "language_modeling": ["--model=lstm_lm", *_RECURRENT],
+    "rnn_lm": ["--task=language_modeling", *_RECURRENT],
+    "gpt": ["--task=language_modeling", *_BERT, *_WORDS],
+    "sequence_to_sequence": ["--model=seq2seq", *_SUMS],
+    "seq2seq": ["--task=sequence_to_sequence", *_SUMS],
 }
 """What else a choice needs, by the beginning of its name."""
 
@@ -148,13 +163,21 @@ def test_every_number_of_the_catalog_is_an_argument_or_says_that_it_is_not(prefi
     values = [value for value in (0.3, 0.6, 1.5, 2.5) if bounds is None or value in bounds][:2]
     chosen = flags[0].partition("=")[2] if flags else ""
     extra = next((more for start, more in SMALL.items() if chosen.startswith(start)), [])
-    model = [] if prefix == "model" else ["--model=mlp", "--model.widths=8"]
+    given = prefix == "model" or any(flag.startswith("--model=") for flag in extra)
+    model = [] if given else ["--model=mlp", "--model.widths=8"]
     model = ["--model.activation=leaky_relu"] if name == "activation_parameter" else model
     base = ["--dataset=digits", "--steps=9", "--batch_size=8", *model, *flags, *extra]
     if chosen.startswith("lenet"):  # digits are too small for it
         path = tmp_path / "images.npz"
         np.savez(path, inputs=np.zeros((200, 28, 28, 1), np.uint8), labels=np.arange(200) % 10)
         base += ["--dataset=arrays", f"--dataset.path={path}"]
+    if chosen == "glove":
+        (tmp_path / "words.txt").write_text("a b c d e f\n" * 9)
+        data = ["--dataset=cooccurrence", f"--dataset.path={tmp_path / 'words.txt'}", "--dataset.length=2"]
+        base = ["--model=glove", "--steps=9", "--batch_size=8", *flags, *data]
+    if "--dataset=labelled_text" in extra:
+        (tmp_path / "texts.tsv").write_text("a b c\t0\nb c\t1\n" * 50)
+        base += [f"--data_dir={tmp_path}"]
     trials = [parse([*base, f"{flag}={value}"]) for value in values]
     if len({trial.program_key() for trial in trials}) > 1:
         part = prefix or "update"
