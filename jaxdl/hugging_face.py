@@ -225,8 +225,10 @@ def _vit(model) -> Family:
     )
 
 
-def _bert_encoder() -> tuple[Rule, ...]:
+def _bert_encoder(model) -> tuple[Rule, ...]:
     """BertModel, but for its pooler."""
+    if model.positions != "learned":
+        raise InputError("only a BERT of positions=learned has names at Hugging Face.")
     embeddings, there, here = "bert.embeddings", "bert.encoder.layer.{layer}", f"encoder/{_HERE}"
     return (
         Rule(f"{embeddings}.word_embeddings.weight", ("encoder/token_embedding/embedding",)),
@@ -258,7 +260,7 @@ _BERT_REST = ("embeddings.position_ids", "cls.seq_relationship.weight", "cls.seq
 def _masked_bert(model) -> Family:
     """BertForMaskedLM, and what it shares with BertForPreTraining and BertModel."""
     return Family(
-        rules=(*_bert_encoder(), *_BERT_PREDICTIONS),
+        rules=(*_bert_encoder(model), *_BERT_PREDICTIONS),
         prefix="bert.",
         ignored=(*_BERT_REST, "pooler.dense.weight", "pooler.dense.bias"),
         heads=("transform", "transform_norm", "bias"),
@@ -274,7 +276,7 @@ def _bert_classifier(model) -> Family:
     predictions = tuple(rule.theirs for rule in _BERT_PREDICTIONS)
     decoder = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
     return Family(
-        rules=(*_bert_encoder(), *_BERT_POOLER, *linear("classifier", "output")),
+        rules=(*_bert_encoder(model), *_BERT_POOLER, *linear("classifier", "output")),
         prefix="bert.",
         ignored=(*_BERT_REST, *predictions, *decoder),
         heads=("pooler", "output"),

@@ -203,13 +203,14 @@ def bootstrap_clouds(
     hollow = {"facecolors": "none", "linewidths": 1.8}
     alpha = float(np.clip(300 / max(len(resamples.theta), 1), 0.08, 0.6))
     for (x, y), panel in zip(pairs, panels):
-        cloud = {"s": 7, "color": SKY, "alpha": alpha, "linewidths": 0, "rasterized": True}
-        panel.scatter(resamples.constants[x], resamples.constants[y], **cloud)
+        look = {"s": 7, "color": SKY, "alpha": alpha, "linewidths": 0, "rasterized": True}
+        panel.scatter(resamples.constants[x], resamples.constants[y], **look)
         panel.scatter(fit.constants[x], fit.constants[y], s=45, marker="P", color=BLUE, edgecolors="white", zorder=4)
         for constants, color, marker in zip((published or {}).values(), PUBLISHED_COLORS, "so"):
             panel.scatter(constants[x], constants[y], s=70, marker=marker, edgecolors=color, zorder=3, **hollow)
         for name, scale in ((x, panel.set_xscale), (y, panel.set_yscale)):
-            if name in fit.law.logarithms - {"E"}:
+            cloud = resamples.constants[name]
+            if name in fit.law.logarithms - {"E"} and cloud.max() > 2 * cloud.min():
                 scale("log")
                 _few_marks(panel.xaxis if name == x else panel.yaxis)
         style(panel, _symbol(x), _symbol(y))

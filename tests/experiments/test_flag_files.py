@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxdl import experiment
+from jaxdl import config, experiment
 from launch import sweep
 from tests.data_paths import data_path
 
@@ -28,7 +28,7 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
 
     Skips where only the real would do, and there is none.
     """
-    text = (ROOT / path).read_text()
+    text = "\n".join(config.expand_flagfiles([f"--flagfile={ROOT / path}"]))  # those that it takes in, too
     noise = np.random.default_rng(0)
     labels = np.arange(20, dtype=np.uint8) % 10
     if "--dataset=tfds" in text:
@@ -39,10 +39,12 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
         ]
     if "--dataset=idx" in text:
         images = noise.integers(0, 256, (20, 28, 28), dtype=np.uint8)
+        files = folder / "".join(re.findall(r"^--dataset\.path=(.+)$", text, re.MULTILINE))
+        files.mkdir(exist_ok=True)
         for prefix in ("train", "t10k"):
             for name, array in (("images-idx3", images), ("labels-idx1", labels)):
                 header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-                (folder / f"{prefix}-{name}-ubyte").write_bytes(header + array.tobytes())
+                (files / f"{prefix}-{name}-ubyte").write_bytes(header + array.tobytes())
         return [f"--data_dir={folder}", "--dataset.split_kind=random"]
     if "--dataset=cifar10_binary" in text:
         records = noise.integers(0, 256, (20, 1 + 3 * 32 * 32), dtype=np.uint8)
@@ -50,9 +52,8 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
         for name in ("data_batch_1.bin", "test_batch.bin"):
             records.tofile(folder / name)
         return [f"--data_dir={folder}"]
-    if re.search(
-        r"^--dataset=(labelled_)?text$", text, re.MULTILINE
-    ):  # lines of words, a tab and a label serve for both
+    if re.search(r"^--dataset=(labelled_)?text$", text, re.MULTILINE):
+        # Lines of words, a tab and a label serve for both.
         lines = [" ".join(noise.choice(["to", "be", "or", "not"], 9)) + f"\t{line % 2}\n" for line in range(400)]
         for name in re.findall(r"^--dataset\.(?:\w+_)?path=(.+)$", text, re.MULTILINE):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ CASES = {
     "masked": ("bert", SMALL),
     "first": ("bert_classifier", SMALL),
     "mean": ("bert_classifier", {**SMALL, "pool": "mean"}),
+    "rotary": ("bert", {**SMALL, "positions": "rotary"}),
 }
 
 
@@ -26,8 +27,8 @@ def built(case):
     return model, random_variables(model, (8,), "int32")
 
 
-def of_real_tokens(case, outputs, row):
-    return outputs[row, : LENGTHS[row]] if case == "masked" else outputs[row]
+def of_real_tokens(outputs, row):
+    return outputs[row, : LENGTHS[row]] if outputs.ndim == 3 else outputs[row]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -40,7 +41,7 @@ def test_what_stands_behind_a_text_changes_nothing(case):
     for row, length in enumerate(LENGTHS):
         alone = model.apply(variables, TOKENS[row : row + 1, :length], train=False)
         for same in (apply(others, LENGTHS)[row], longer[row], alone[0]):
-            expected = of_real_tokens(case, outputs, row)
+            expected = of_real_tokens(outputs, row)
             # Sums of masked attention have other terms, zeros, and so another order.
             np.testing.assert_allclose(same[: len(expected)], expected, rtol=1e-4, atol=1e-5)
 
@@ -56,8 +57,9 @@ def test_every_real_token_counts(case):
     np.testing.assert_array_equal(outputs[1:], changed[1:])
 
 
-def test_documents_of_a_packed_row_do_not_see_each_other():
-    model, variables = built("masked")
+@pytest.mark.parametrize("case", ["masked", "rotary"])
+def test_documents_of_a_packed_row_do_not_see_each_other(case):
+    model, variables = built(case)
     segments = jnp.array([[1, 1, 1, 2, 2, 2, 2, 0]])
     packed = model.apply(variables, TOKENS[:1], None, segments, train=False)[0]
     for start, stop in ((0, 3), (3, 7)):
@@ -79,6 +81,18 @@ def test_some_positions_are_those_of_all():
     every = model.apply(variables, TOKENS, LENGTHS, train=False)
     some = model.apply(variables, TOKENS, LENGTHS, positions=positions, train=False)
     np.testing.assert_allclose(some, every[jnp.arange(3)[:, None], positions], rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_positions_tell_places_apart_by_their_distance():
+    """Without padding and token types, a text that is moved within a row is the same text."""
+    model, variables = built("rotary")
+    assert "position_embedding" not in variables["params"]["encoder"]
+    row = jnp.concatenate([TOKENS[:1], TOKENS[:1, ::-1]], axis=1)  # more tokens than max_length
+    segments = jnp.array([[1] * 8 + [2] * 8])
+    outputs = model.apply(variables, row, None, segments, train=False)[0]
+    alone = model.apply(variables, TOKENS[:1, ::-1], train=False)[0]
+    np.testing.assert_allclose(outputs[8:], alone, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(outputs[8:], outputs[7::-1], atol=1e-2)
 
 
 def test_the_decoder_is_the_embedding():

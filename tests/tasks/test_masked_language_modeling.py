@@ -161,12 +161,10 @@ def test_shards_hide_the_same_tokens():
     batch = {name: jnp.asarray(value[:16]) for name, value in data.splits["train"].arrays.items()}
 
     def step(params, batch):
-        forward = lambda *inputs, **kwargs: model.apply({"params": params}, *inputs, train=False, **kwargs)
-        (value, results), gradient = jax.value_and_grad(
-            lambda params: task.loss(lambda *i, **k: model.apply({"params": params}, *i, train=False, **k), batch, KEY),
-            has_aux=True,
-        )(params)
-        del forward
+        def loss(params):
+            return task.loss(lambda *i, **k: model.apply({"params": params}, *i, train=False, **k), batch, KEY)
+
+        (value, results), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, gradient, results
 
     def sharded(params, batch):
@@ -276,5 +274,15 @@ def test_a_run_from_flags(packing, tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat on the mat\n\nand the dog sat on the log\n\n" * 40)
     flags = [*FLAGS, f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}", f"--dataset.packing={packing}"]
     result = experiment.run(experiment.parse([*flags, "--dataset.documents=blank_line"]))
+    assert (result.status, result.step) == (0, 4)
+    assert np.isfinite(result.metrics["validation"]["loss"])
+
+
+def test_a_run_in_half_precision_and_parts(tmp_path):
+    """Rematerialised microbatches in bfloat16, on eight devices."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n\nand the dog sat on the log\n\n" * 40)
+    flags = [*FLAGS, f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}", "--mesh=data:8", "--batch_size=16"]
+    flags += ["--parallelism=shard_map", "--precision=bfloat16", "--remat", "--gradient_accumulation=2"]
+    result = experiment.run(experiment.parse([*flags, "--model.dropout_rate=0.1"]))
     assert (result.status, result.step) == (0, 4)
     assert np.isfinite(result.metrics["validation"]["loss"])
