@@ -103,8 +103,8 @@ def test_each_trial_is_what_it_is_alone(kind, tmp_path):
     base, trials = KINDS[kind]
     results = together(base, trials, tmp_path)
     assert [(result.status, result.ended, result.step) for result in results] == [(0, "done", 12)] * len(trials)
-    # Sums in another order; half precision rounds at 4e-3 and 5e-4, and the steps carry that on: where a gradient is all
-    # rounding, Adam goes the other way, so weights are compared as arrays there.
+    # Sums in another order; half precision rounds at 4e-3 and 5e-4, and the steps carry that on: where a gradient is
+    # all rounding, Adam goes the other way, so weights are compared as arrays there.
     rtol = 2e-2 if "bfloat16" in kind else 5e-3 if "float16" in kind else 2e-4
     for index, flags in enumerate(trials):
         alone = experiment.run(parse([*COMMON, *base, *flags, f"--workdir={tmp_path / 'alone'}{index}"]))
