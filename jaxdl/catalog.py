@@ -15,14 +15,15 @@ class Entry:
 
     `module` and `attribute` say where (`jaxdl.models.resnet`, `ResNet`); `fields` are the defaults that make
     a named size (`resnet50`); `input_shape` is, for models, the shape of one example that the paper uses (of several
-    inputs, a tuple of their shapes) and `input_dtype` its dtype: float32, or int32 for tokens.
+    inputs, a tuple of their shapes) and `input_dtype` its dtype: float32, or int32 for tokens (where several inputs
+    differ, a tuple of their dtypes). Of `graph` networks the shape is nodes, edges, and the features of both.
     """
 
     module: str
     attribute: str
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     input_shape: tuple | None = None
-    input_dtype: str = "float32"
+    input_dtype: str | tuple[str, ...] = "float32"
 
     def load(self) -> type:
         """The dataclass itself; this is what imports its module."""

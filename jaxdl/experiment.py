@@ -45,7 +45,7 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
     program = Program(
         **_parts(settings, data, given),
         data=data,
-        total_steps=_total_steps(trainer, len(data.splits["train"])),
+        total_steps=_total_steps(trainer, len(data.splits["train"])) or 1,
         seed=trainer.seed,
         precision=trainer.precision,
         remat=trainer.remat,
@@ -53,8 +53,11 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
         on_nonfinite=trainer.on_nonfinite,
     )
     program.task.check(data)
+    program = dataclasses.replace(program, scales=_scales(program, settings))
+    if trainer.flops_budget is not None:
+        program = dataclasses.replace(program, total_steps=_affordable_steps(program, settings))
     if check:
-        _trace(program, settings)
+        trace(program, settings)
     return program
 
 
@@ -62,7 +65,7 @@ def _parts(settings: Settings, data, given: Mapping[str, Any]) -> dict[str, Any]
     """The fields of a `Program` that the numbers among the flags make; they may be traced."""
     task = (given.get("task") or settings.make("task")).for_data(data)
     return {
-        "model": given.get("model") or _make_model(settings, task.model_fields(data)),
+        "model": task.wrap(given.get("model") or _make_model(settings, task.model_fields(data))),
         "task": task,
         "update": settings.make("update"),
         "optimizer": settings.make("optimizer"),
@@ -71,10 +74,48 @@ def _parts(settings: Settings, data, given: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _total_steps(trainer: TrainerConfig, examples: int) -> int:
+def _scales(program, settings: Settings):
+    """The factors by path that --parametrization asks for."""
+    import jax
+
+    def init(model):
+        example = jax.tree.map(jax.numpy.asarray, program.pipeline(settings.trainer.batch_size).example())
+        return dataclasses.replace(program, model=model).init(0, example).params
+
+    return settings.make("parametrization").scales(program.model, init, program.update, program.optimizer)
+
+
+def _total_steps(trainer: TrainerConfig, examples: int) -> int | None:
+    """The run's length; None where --flops_budget says it, of which a step's cost must be known first."""
     if trainer.batch_size > examples:
         raise InputError(f"--batch_size={trainer.batch_size} is larger than the training split of {examples} examples.")
+    if trainer.flops_budget is not None:
+        return None
     return trainer.steps or max(1, round(trainer.epochs * examples / trainer.batch_size))
+
+
+def _affordable_steps(program, settings: Settings) -> int:
+    """As many steps as --flops_budget pays for. Raises: InputError, where that is none."""
+    import jax
+
+    from jaxdl.scaling.flops import parameter_count, six_nd
+
+    trainer = settings.trainer
+    if trainer.flops_rule == "6nd":
+        example = program.pipeline(trainer.batch_size).example()
+        parameters = parameter_count(jax.eval_shape(program.init, program.seed, example).params)
+        tokens = example["inputs"].shape[1] if program.data.tokenizer else 1  # of an example
+        cost = six_nd(parameters, trainer.batch_size * tokens)
+    else:
+        cost = trace(program, settings).flops
+    if not cost:
+        raise InputError("--flops_budget: a step of this model has no matrix product to count; give --steps.")
+    if cost > trainer.flops_budget:
+        raise InputError(
+            f"--flops_budget={trainer.flops_budget:g} does not pay for one step, which takes {cost:.4g} FLOPs; "
+            "give more, or lower --batch_size."
+        )
+    return int(trainer.flops_budget // cost)
 
 
 def _make_model(settings: Settings, fields: Mapping[str, Any]):
@@ -90,7 +131,7 @@ def _make_model(settings: Settings, fields: Mapping[str, Any]):
     return settings.classes["model"](**values)
 
 
-def _trace(program, settings: Settings):
+def trace(program, settings: Settings):
     """Traces a step, for the loop: what does not fit is told in a line, before anything is written."""
     from jaxdl.train.chunk import trace_step
 
@@ -126,7 +167,7 @@ def _trace(program, settings: Settings):
 
 
 def prepare_devices(trainer: TrainerConfig):
-    """Joins the other processes, turns the compilation cache on, and gives the placement."""
+    """Joins the other processes, sets the compilation cache up, and gives the placement."""
     import jax
 
     from jaxdl.sharding import Placement, initialize_distributed, make_mesh
@@ -154,7 +195,7 @@ def run(settings: Settings, **given):
     """
     import jax
 
-    from jaxdl.train import loop, vocabulary
+    from jaxdl.train import branch, loop, vocabulary
     from jaxdl.train.checkpoints import Checkpoints
 
     trainer = settings.trainer
@@ -165,10 +206,13 @@ def run(settings: Settings, **given):
     record = _record(trainer, settings)
     _check_batches(placement, trainer)
     program = build(settings, given, check=False)
-    traced = _trace(program, settings)
+    traced = trace(program, settings)
     vocabulary.check(record.path, program.data)
     initial = _initial(program, trainer, record.path)
+    branches = branch.check(settings, program, record.path, parse)
     with _opened([record], [settings], program, given):
+        if branches:
+            branch.take_over(record, trainer)
         if jax.process_index() == 0:
             print(f"{settings.title}: {program.total_steps} steps into {record.path}", flush=True)
         checkpoints = Checkpoints(record.path, keep=trainer.keep_checkpoints)
@@ -211,9 +255,9 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     differing = [name for name in names if any(key.get(name) != keys[0].get(name) for key in keys)]
     if differing:
         raise InputError(f"these runs are not one program: {', '.join(differing)} differ, not numbers and seeds alone.")
-    if first.on_nonfinite == "rollback" or first.parallelism != "jit" or first.profile_steps:
+    if first.on_nonfinite == "rollback" or first.parallelism != "jit" or first.profile_steps or first.branch_from:
         raise InputError(
-            "trials that train as one program go in step: --on_nonfinite=rollback, --profile_steps and "
+            "trials that train as one program go in step: --on_nonfinite=rollback, --profile_steps, --branch_from and "
             "--parallelism other than jit need --executor=local."
         )
     prepare_devices(first)
@@ -231,7 +275,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     together = Trials(at, [settings.numbers() for settings in trials], seeds, placement.num_shards)
     for member in together.members:
         member.task.check(program.data)
-    traced = _trace(together, trials[0])
+    traced = trace(together, trials[0])
     for record in records:
         vocabulary.check(record.path, program.data)
     initial = _initial(program, first, pathlib.Path(folder))
@@ -277,7 +321,7 @@ def _record(trainer: TrainerConfig, settings: Settings, writer: bool = True):
     from jaxdl.train.record import RunDirectory
 
     record = RunDirectory(trainer.workdir, writer=writer and jax.process_index() == 0, tensorboard=trainer.tensorboard)
-    record.check_flags(settings.flags, CHANGEABLE)
+    record.check_flags(settings.flags, CHANGEABLE, settings.defaults)
     return record
 
 
@@ -297,7 +341,7 @@ def _opened(records, of: Sequence[Settings], program, given: Mapping[str, Any]) 
     try:
         for record, settings in zip(records, of, strict=True):
             record.open()
-            changes = record.check_flags(settings.flags, CHANGEABLE)
+            changes = record.check_flags(settings.flags, CHANGEABLE, settings.defaults)
             reached = max(finished_steps(record.path), default=0)
             if reached > program.total_steps:
                 raise InputError(

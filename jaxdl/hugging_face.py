@@ -191,8 +191,10 @@ def _square_images(model, arrays) -> tuple:
 
 def _vit(model) -> Family:
     """ViTForImageClassification."""
-    if (model.pool, model.positions) != ("class", "learned"):
-        raise InputError("only a ViT of pool=class and positions=learned has names at Hugging Face.")
+    if (model.pool, model.positions, model.patch_bias, model.input_norm) != ("class", "learned", True, False):
+        raise InputError(
+            "only a ViT of pool=class and positions=learned, without input_norm, has names at Hugging Face."
+        )
     embeddings, there, patch = "vit.embeddings", "vit.encoder.layer.{layer}", model.patch_size
     return Family(
         rules=(
@@ -222,6 +224,67 @@ def _vit(model) -> Family:
         ignored=("pooler.dense.weight", "pooler.dense.bias"),
         heads=("output",),
         example=_square_images,
+    )
+
+
+def _clip_tower(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """The blocks of one of CLIPModel's towers."""
+    there, here = f"{theirs}.encoder.layers.{{layer}}", f"{ours}/{_HERE}"
+    attention = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+    return (
+        *layer_norm(f"{there}.layer_norm1", f"{here}/attention_norm"),
+        *(
+            rule
+            for name, own in attention.items()
+            for rule in linear(f"{there}.self_attn.{name}", f"{here}/attention/{own}")
+        ),
+        *layer_norm(f"{there}.layer_norm2", f"{here}/mlp_norm"),
+        *linear(f"{there}.mlp.fc1", f"{here}/mlp/hidden"),
+        *linear(f"{there}.mlp.fc2", f"{here}/mlp/output"),
+    )
+
+
+def _clip_images(model, arrays) -> tuple:
+    """Images of as many patches as their positions tell, one of which is the class token's; a text of one token."""
+
+    def shape(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        return arrays[name].shape if name in arrays else default
+
+    embeddings = "vision_model.embeddings"
+    side = math.isqrt(shape(f"{embeddings}.position_embedding.weight", (2,))[0] - 1) * model.patch_size
+    channels = shape(f"{embeddings}.patch_embedding.weight", (1, 3))[1]
+    return ((side, side, channels), (1,), ()), ("float32", "int32", "int32")
+
+
+def _clip(model) -> Family:
+    """CLIPModel."""
+    embeddings, patch = "vision_model.embeddings", model.patch_size
+    text_layers = (
+        rule.at(layer) for layer in range(model.text_num_layers) for rule in _clip_tower("text_model", "text")
+    )
+    return Family(
+        rules=(
+            Rule("logit_scale", ("log_scale",)),
+            Rule(f"{embeddings}.class_embedding", ("image/class",), folded=(-1,)),
+            Rule(f"{embeddings}.position_embedding.weight", ("image/positions/embed/embedding",)),
+            Rule(
+                f"{embeddings}.patch_embedding.weight",
+                ("image/patches/kernel",),
+                axes=(2, 3, 1, 0),
+                folded=(patch, patch, -1, model.width),
+            ),
+            *layer_norm("vision_model.pre_layrnorm", "image/input_norm"),  # their spelling
+            *_clip_tower("vision_model", "image"),
+            *layer_norm("vision_model.post_layernorm", "image/output_norm"),
+            *linear("visual_projection", "image_projection", use_bias=False),
+            Rule("text_model.embeddings.token_embedding.weight", ("text/token_embedding/embedding",)),
+            Rule("text_model.embeddings.position_embedding.weight", ("text/position_embedding/embed/embedding",)),
+            *text_layers,
+            *layer_norm("text_model.final_layer_norm", "text/output_norm"),
+            *linear("text_projection", "text_projection", use_bias=False),
+        ),
+        ignored=("embeddings.position_ids",),
+        example=_clip_images,
     )
 
 
@@ -287,6 +350,7 @@ def _bert_classifier(model) -> Family:
 FAMILIES: dict[str, Callable[[Any], Family]] = {
     "GPT": _gpt,
     "ViT": _vit,
+    "CLIP": _clip,
     "MaskedBert": _masked_bert,
     "BertClassifier": _bert_classifier,
 }

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdl.layers.batch_axis import batch_sum
+from jaxdl.errors import InputError
+from jaxdl.layers.batch_axis import batch_gather, batch_sum, gathered_positions
 
 
 def _is_zero(value) -> bool:
@@ -122,6 +123,79 @@ def huber(predictions: jax.Array, targets: jax.Array, delta: float | jax.Array =
     Huber 1964, Robust estimation of a location parameter. `delta`, in the targets' units, may be traced.
     """
     return optax.huber_loss(predictions, targets, delta=delta).mean(axis=-1)
+
+
+def batch_logits(queries: jax.Array, keys: jax.Array, weight: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Products of the rows at hand with the rows of all shards: the logits of which row of `keys` belongs to a query.
+
+    Args:
+      queries: [B, D], of this shard; row b belongs to row b of `keys`.
+      keys: [B, D].
+      weight: [B]; keys of weight 0 (padding) are left out, at minus infinity, but for a query's own.
+
+    Returns:
+      [B, N] for the N rows of all shards, and the labels: the place of each query's own key, int32 [B].
+
+    Raises:
+      InputError: there is one row in all, and nothing to tell it from.
+    """
+    logits, labels = queries @ batch_gather(keys).T, gathered_positions(len(queries))
+    if logits.shape[1] < 2:
+        raise InputError(
+            "a contrastive loss compares an example with the others of its batch, or microbatch, and there are none in "
+            "one of a single example: raise --batch_size, or --eval_batch_size where it is given."
+        )
+    if weight is not None:
+        own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
+        logits = jnp.where(own | (batch_gather(weight) > 0)[None, :], logits, -jnp.inf)
+    return logits, labels
+
+
+def nt_xent_logits(
+    views: jax.Array, temperature: float | jax.Array = 0.5, weight: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cosine similarities, over the temperature, of each view to all views of the batch but itself.
+
+    Their `softmax_cross_entropy` is the normalised, temperature-scaled cross-entropy NT-Xent of Chen et al. 2020 (arXiv
+    2002.05709), eq. 1, of view i, j being the other view of the same example:
+
+        loss_i = -log exp(s(z_i, z_j) / t) / sum_{k != i} exp(s(z_i, z_k) / t)
+
+    The sum goes over the views of all shards; under gradient accumulation, over those of the microbatch.
+
+    Args:
+      views: projections [B, 2, D] of this shard's examples, in two views each; they need not have unit length.
+      temperature: t > 0; may be traced.
+      weight: [B]; examples of weight 0 are nobody's negatives.
+
+    Returns:
+      [B, 2, 2 N] for the N examples of all shards, at minus infinity where nothing is to be told from; and the labels,
+      int32 [B, 2].
+
+    Raises:
+      InputError: a batch of one example.
+    """
+    # The root is of no less than a tiny square, so that its gradient at zero is finite.
+    unit = views / jnp.sqrt(jnp.maximum(jnp.square(views).sum(axis=-1, keepdims=True), 1e-24))
+
+    def of_view(one, other):
+        logits, labels = batch_logits(one / temperature, other, weight)
+        among_own, _ = batch_logits(one / temperature, one, weight)
+        itself = jnp.arange(among_own.shape[1])[None, :] == labels[:, None]
+        return jnp.concatenate([logits, jnp.where(itself, -jnp.inf, among_own)], axis=1), labels
+
+    of_views = of_view(unit[:, 0], unit[:, 1]), of_view(unit[:, 1], unit[:, 0])
+    return tuple(jnp.stack(parts, axis=1) for parts in zip(*of_views))
+
+
+def normal_divergence(mean: jax.Array, log_std: jax.Array) -> jax.Array:
+    """KL(N(mean, std^2) || N(0, 1)) of independent components, in nats: [...] from [..., D].
+
+        sum_d (mean_d^2 + std_d^2 - 1) / 2 - log std_d
+
+    Kingma and Welling 2014, Auto-encoding variational Bayes (arXiv 1312.6114), appendix B.
+    """
+    return ((jnp.square(mean) + jnp.exp(2 * log_std) - 1) / 2 - log_std).sum(axis=-1)
 
 
 def share_of_mean(losses: jax.Array, weight: jax.Array | None = None) -> jax.Array:

@@ -208,6 +208,61 @@ class RSquared(Metric):
 
 
 @flax.struct.dataclass
+class ExplainedVariance(Metric):
+    """1 - var (target - prediction) / var target: what a constant error leaves as it is, unlike `RSquared`.
+
+    1 is perfect, and 0 is no better than a constant. NaN where the targets do not vary.
+    """
+
+    residuals: Moments
+    targets: Moments
+
+    @classmethod
+    def of(cls, predictions: jax.Array, targets: jax.Array, weight: jax.Array | None = None) -> "ExplainedVariance":
+        """From `predictions` and `targets` [B]."""
+        residuals = Moments.of((targets - predictions)[:, None], weight)
+        return cls(residuals=residuals, targets=Moments.of(targets[:, None], weight))
+
+    def merge(self, other: "ExplainedVariance") -> "ExplainedVariance":
+        return ExplainedVariance(self.residuals.merge(other.residuals), self.targets.merge(other.targets))
+
+    def summed(self) -> "ExplainedVariance":
+        return ExplainedVariance(self.residuals.summed(), self.targets.summed())
+
+    def compute(self) -> float:
+        varied = float(self.targets.deviations[0])
+        return 1 - float(self.residuals.deviations[0]) / varied if varied > 0 else float("nan")
+
+
+@flax.struct.dataclass
+class RelativeSpread(Metric):
+    """How far apart samples are, as a share of how far apart the data are: 1 of equal spreads, 0 of a single point.
+
+    Of two rows drawn at random, the root mean square of their distance: the root of the ratio of the total variances.
+    NaN where the data do not vary.
+    """
+
+    samples: Moments
+    data: Moments
+
+    @classmethod
+    def of(cls, samples: jax.Array, data: jax.Array, weight: jax.Array | None = None) -> "RelativeSpread":
+        """From `samples` and `data` [B, ...]."""
+        flat = (Moments.of(values.reshape(len(values), -1), weight) for values in (samples, data))
+        return cls(*flat)
+
+    def merge(self, other: "RelativeSpread") -> "RelativeSpread":
+        return RelativeSpread(self.samples.merge(other.samples), self.data.merge(other.data))
+
+    def summed(self) -> "RelativeSpread":
+        return RelativeSpread(self.samples.summed(), self.data.summed())
+
+    def compute(self) -> float:
+        samples, data = (part.compute()["variance"].sum() for part in (self.samples, self.data))
+        return float(np.sqrt(samples / data)) if data > 0 else float("nan")
+
+
+@flax.struct.dataclass
 class ConfusionMatrix(Metric):
     """`counts[i, j]`: examples of class i that were predicted as class j; int32 [C, C]."""
 
@@ -266,6 +321,89 @@ class Calibration(Metric):
         count = self.count.compute().sum()
         gaps = np.abs(self.correct.compute() - self.confidence.compute()).sum()
         return float(gaps / count) if count else float("nan")
+
+
+@flax.struct.dataclass
+class Ranking(Metric):
+    """Every score of a split, in its place: what depends on the order of all of them is exact then, and still merges.
+
+    Attributes:
+      scores: float32 [S, T], of S examples; 0 where there is none yet.
+      labels: float32 [S, T], 0 or 1.
+      counts: float32 [S, T], 1 where there is a score.
+      pooled: whether all scores are ranked together; else those of each of the T columns, of which the mean is taken.
+    """
+
+    scores: jax.Array
+    labels: jax.Array
+    counts: jax.Array
+    pooled: bool = flax.struct.field(pytree_node=False, default=False)
+
+    @classmethod
+    def of(
+        cls,
+        scores: jax.Array,
+        labels: jax.Array,
+        weight: jax.Array | None,
+        index: jax.Array,
+        size: int,
+        pooled: bool = False,
+    ):
+        """From `scores` and `labels` [B, T].
+
+        Args:
+          weight: [B, T], 0 where a label is missing and for examples that are padding.
+          index: int [B], the examples' places in their split.
+          size: S, at least the number of examples of the split.
+        """
+        real = jnp.ones(scores.shape, bool) if weight is None else weight > 0
+        empty = jnp.zeros((size, scores.shape[1]), jnp.float32)
+        placed = lambda values: empty.at[index].add(jnp.where(real, jnp.float32(values), 0))
+        return cls(placed(scores), placed(labels), placed(real), pooled)
+
+    def merge(self, other: "Ranking") -> "Ranking":
+        return jax.tree.map(jnp.add, self, other)
+
+    def compute(self) -> float:
+        """The mean over the columns that have both labels; NaN where none has, or a score is not finite."""
+        scores, labels, real = (np.asarray(x) for x in (self.scores, self.labels, self.counts))
+        if self.pooled:
+            scores, labels, real = (x.reshape(-1, 1) for x in (scores, labels, real))
+        values = []
+        if not np.isfinite(scores).all():
+            return float("nan")
+        for column in range(scores.shape[1]):
+            own = real[:, column] > 0
+            found = labels[own, column]
+            if 0 < found.sum() < len(found):
+                values.append(self._of_column(found, scores[own, column]))
+        return float(np.mean(values)) if values else float("nan")
+
+    @staticmethod
+    def _of_column(labels: np.ndarray, scores: np.ndarray) -> float:
+        raise NotImplementedError
+
+
+@flax.struct.dataclass
+class RocAuc(Ranking):
+    """The area under the ROC curve: the probability that a score of label 1 is above one of label 0."""
+
+    @staticmethod
+    def _of_column(labels, scores):
+        from sklearn.metrics import roc_auc_score  # takes a second to import
+
+        return roc_auc_score(labels, scores)
+
+
+@flax.struct.dataclass
+class AveragePrecision(Ranking):
+    """The precision at each example of label 1, in the order of their scores, and the mean of these."""
+
+    @staticmethod
+    def _of_column(labels, scores):
+        from sklearn.metrics import average_precision_score
+
+        return average_precision_score(labels, scores)
 
 
 def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

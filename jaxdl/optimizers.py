@@ -16,6 +16,7 @@ import optax
 
 from jaxdl.catalog import Entry
 from jaxdl.errors import InputError
+from jaxdl.parametrization import Scales
 from jaxdl.paths import check_patterns, map_paths, matches, weight_mask
 from jaxdl.schedules import ReduceOnPlateau, Schedule
 from jaxdl.types import NonNegativeFloat, PositiveFloat, PositiveInt, Rate
@@ -37,9 +38,15 @@ OPTIMIZERS: dict[str, Entry] = {
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """What all optimizers share. `weight_decay` is the decay when `--weight_decay` is not given."""
+    """What all optimizers share.
+
+    `weight_decay` is the decay when `--weight_decay` is not given. `mup` says whose learning rates it takes in maximal
+    update parametrization (`jaxdl.parametrization`): SGD's, as its step is proportional to the gradient; Adam's, as its
+    step's size does not depend on the gradient's; or none that are known.
+    """
 
     weight_decay: ClassVar[float] = 0.0
+    mup: ClassVar[Literal["sgd", "adam"] | None] = None
 
     def build(self, decay: optax.GradientTransformation) -> optax.GradientTransformation:
         """From gradients to the direction of ascent, without the learning rate.
@@ -61,6 +68,7 @@ class SGD(Optimizer):
 
     momentum: Rate = 0.0
     nesterov: bool = False
+    mup = "sgd"
 
     def build(self, decay):
         return optax.chain(_momentum(self.momentum, self.nesterov), decay)
@@ -88,6 +96,7 @@ class RMSProp(Optimizer):
     centered: bool = False
     momentum: Rate = 0.0
     nesterov: bool = False
+    mup = "adam"
 
     def build(self, decay):
         scale = optax.scale_by_stddev if self.centered else optax.scale_by_rms
@@ -126,6 +135,7 @@ class Adam(Optimizer):
     b2: Rate = 0.999
     eps: NonNegativeFloat = 1e-8
     nesterov: bool = False
+    mup = "adam"
 
     def build(self, decay):
         return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps, nesterov=self.nesterov), decay)
@@ -185,6 +195,7 @@ class Lion(Optimizer):
     b1: Rate = 0.9
     b2: Rate = 0.99
     weight_decay = 1e-3
+    mup = "adam"
 
     def build(self, decay):
         return optax.chain(optax.scale_by_lion(self.b1, self.b2), decay)
@@ -313,14 +324,23 @@ class Update:
 
 
 def build_optimizer(
-    update: Update, optimizer: Optimizer, schedule: Schedule, params: Any, total_steps: int
+    update: Update,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    params: Any,
+    total_steps: int,
+    scales: Scales | None = None,
+    *,
+    everything: Any = None,
 ) -> tuple[optax.GradientTransformationExtraArgs, Callable[[Any, Any], jax.Array]]:
     """The transformation of one player's gradients, and its learning rate.
 
     Args:
       update, optimizer, schedule: the flags. Their float fields may be traced.
-      params: the parameters, or their shapes: patterns are checked against their paths.
+      params: the player's parameters, or their shapes, by whose paths patterns go.
       total_steps: how many steps the run has.
+      scales: a parametrization's factors by path, for an optimizer that has a rule `mup`.
+      everything: the parameters of all players, of which each pattern has to match some; None: `params` are all.
 
     Returns:
       The transformation. Its state is float32 whatever the type of the gradients. Beside `params`, its `update`
@@ -331,13 +351,19 @@ def build_optimizer(
     Raises:
       InputError: a pattern matches no parameter, or is not written as pattern=factor.
     """
-    scales = dict(_parse_scale(text) for text in update.learning_rate_scales)
-    check_patterns("learning_rate_scales", scales, params)
-    check_patterns("freeze", update.freeze, params)
+    rates = dict(_parse_scale(text) for text in update.learning_rate_scales)
+    everything = params if everything is None else everything
+    check_patterns("learning_rate_scales", rates, everything)
+    check_patterns("freeze", update.freeze, everything)
 
     weight_decay = optimizer.weight_decay if update.weight_decay is None else update.weight_decay
     decay = optax.add_decayed_weights(weight_decay, lambda params: weight_mask(params, update.weight_decay_mask))
-    transformation = optax.chain(_clip(update), optimizer.build(decay), _scale_by_path(scales))
+    if scales:  # before the decay, which is the same for all
+        own_rates = {path: getattr(scale, optimizer.mup) for path, scale in scales.items()}
+        decay = optax.chain(optax.stateless(lambda direction, _: _times(own_rates, direction)), decay)
+    transformation = optax.chain(_clip(update), optimizer.build(decay), _scale_by_path(rates))
+    if scales:
+        transformation = _of_factors({path: scale.multiplier for path, scale in scales.items()}, transformation)
     if update.freeze:
 
         def labels(params):
@@ -398,6 +424,21 @@ def _scale_by_path(scales: dict[str, float]) -> optax.GradientTransformation:
         return direction * math.prod(factor for pattern, factor in scales.items() if matches(path, [pattern]))
 
     return optax.stateless(lambda updates, _: map_paths(scale, updates))
+
+
+def _times(factors: dict[str, float], tree):
+    return map_paths(lambda path, array: array * factors[path], tree)
+
+
+def _of_factors(multipliers: dict[str, float], inner: optax.GradientTransformationExtraArgs):
+    """`inner` as it updates u where the parameters are w = c u, c being the multiplier of each path."""
+    inverse = {path: 1 / multiplier for path, multiplier in multipliers.items()}
+
+    def update(grads, state, params=None, **extra):
+        updates, state = inner.update(_times(multipliers, grads), state, _times(inverse, params), **extra)
+        return _times(multipliers, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: inner.init(_times(inverse, params)), update)
 
 
 def _descend(rate: Callable[[Any], jax.Array]) -> optax.GradientTransformationExtraArgs:

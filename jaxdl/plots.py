@@ -6,7 +6,9 @@ draws imports it where it draws.
 """
 
 import io
+import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -39,17 +41,19 @@ def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
 
 
 def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_step: int | None = None) -> Figure:
-    """Loss, a metric and the learning rate over the steps of one run.
+    """Loss, a metric, the losses of several players and the learning rate over the steps of one run.
 
     Args:
-      records: dictionaries with `step` and `split`, and with `loss`, `metric`, `learning_rate` where there are.
+      records: dictionaries with `step` and `split`, and with `loss`, `metric`, `PLAYER_loss`, `learning_rate` where
+        there are.
       metric: the metric of the second panel; None or "loss" for no second panel.
       best_step: the step whose validation metric is marked and named in the legend.
     """
     records = list(records)
     names = ["loss"] if metric in (None, "loss") else ["loss", metric]
     rates = _series(records, "train", "learning_rate")
-    heights = [3.0] * len(names) + [1.2] * bool(len(rates[0]))
+    of_players = {name: _series(records, "train", name) for name in _player_losses(records)}
+    heights = [3.0] * (len(names) + bool(of_players)) + [1.2] * bool(len(rates[0]))
     figure = Figure(figsize=(6.4, sum(heights) + 0.4), layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, name in zip(panels, names):
@@ -74,6 +78,11 @@ def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_
         style(axes, "" if name is not names[-1] or len(rates[0]) else "step", name.replace("_", " "))
         if drawn:
             axes.legend(frameon=False, fontsize=8)
+    for (name, (steps, values)), color in zip(of_players.items(), itertools.cycle((PURPLE, ORANGE, GREEN, SKY))):
+        _draw_noisy(panels[len(names)], steps, values, color, name.removesuffix("_loss"))
+    if of_players:
+        style(panels[len(names)], "" if len(rates[0]) else "step", "training losses")
+        panels[len(names)].legend(frameon=False, fontsize=8)
     if len(rates[0]):
         panels[-1].plot(*rates, color=GRAY, linewidth=1.2)
         style(panels[-1], "step", "learning rate")
@@ -82,6 +91,13 @@ def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_
         panels[-1].yaxis.get_offset_text().set_fontsize(8)
     panels[-1].xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     return figure
+
+
+def _player_losses(records: Sequence[Mapping]) -> list[str]:
+    """The names of training losses beside `loss`."""
+    return sorted(
+        {name for record in records if record["split"] == "train" for name in record if name.endswith("_loss")}
+    )
 
 
 def comparison(
@@ -215,6 +231,33 @@ def image_sheet(
     return figure
 
 
+def retrieved(
+    texts: Sequence[str], images: Sequence[Sequence[np.ndarray]], cosines: np.ndarray, right: np.ndarray
+) -> Figure:
+    """Texts, each with the images that it finds in the row below it, the most similar first.
+
+    Args:
+      texts: M of them.
+      images: for each text N images [H, W, channels], uint8 or float in 0 .. 1.
+      cosines: float [M, N], above the images.
+      right: bool [M, N]: which images belong to the text; they are framed.
+    """
+    rows, columns = np.shape(cosines)
+    figure = Figure(figsize=(max(1.3 * columns, 5.0), 1.55 * rows), layout="constrained")
+    for row, part in enumerate(np.atleast_1d(figure.subfigures(rows, 1))):
+        part.suptitle("\n".join(textwrap.wrap(texts[row], 85)), fontsize=8, x=0.01, ha="left")
+        for column, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            image = np.asarray(images[row][column])
+            image = image / 255 if image.dtype == np.uint8 else image
+            image = image if image.shape[-1] in (3, 4) else image.mean(axis=-1)
+            axes.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(f"{cosines[row, column]:.2f}", fontsize=7, pad=2)
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set(visible=bool(right[row, column]), color=GREEN, linewidth=3)
+    return figure
+
+
 def reliability(count: np.ndarray, confidence: np.ndarray, correct: np.ndarray) -> Figure:
     """Accuracy against confidence, and how often each confidence occurs.
 
@@ -276,6 +319,37 @@ def residuals(targets: np.ndarray, predicted: np.ndarray) -> Figure:
         axes.axhline(0, color=GRAY, linestyle="--", linewidth=1)
         title = f"mean {residual.mean():.2g}, SD {residual.std():.3g}"
         style(axes, "prediction", "prediction − target", _target_name(target, targets.shape[1]) + title)
+    return figure
+
+
+def roc_curves(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray, names: Sequence[str]) -> Figure:
+    """True against false positives at every threshold, for each of several labels.
+
+    Args:
+      scores, labels, weight: float [N, T]; labels are 0 or 1, and where `weight` is 0 there is none.
+      names: of the T labels; those that have but one value are left out.
+    """
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
+    drawn = 0
+    for column, name in enumerate(names):
+        own = weight[:, column] > 0
+        found = labels[own, column]
+        if not 0 < found.sum() < len(found):
+            continue
+        order = np.argsort(-scores[own, column], kind="stable")
+        # One point for each threshold: of equal scores, the last.
+        last = np.append(np.diff(scores[own, column][order]) != 0, True)
+        hits, misses = (np.append(0, np.cumsum(x[order])[last] / x.sum()) for x in (found, 1 - found))
+        color, dash = PALETTE[drawn % len(PALETTE)], DASHES[drawn // len(PALETTE) % len(DASHES)]
+        label = f"{name}: {np.trapezoid(hits, misses):.3f}"
+        axes.plot(misses, hits, color=color, linestyle=dash, linewidth=1.2, label=label)
+        drawn += 1
+    axes.set_aspect("equal")
+    style(axes, "false positive rate", "true positive rate", "ROC, and the area under it")
+    if drawn:
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -14,9 +14,13 @@ from jaxdl.data import AUGMENTATIONS, DATASETS
 from jaxdl.errors import InputError
 from jaxdl.models import MODELS
 from jaxdl.tasks import TASKS
-from jaxdl.train.settings import NOT_RECORDED, TrainerConfig
+from jaxdl.train.settings import LENGTHS, NOT_RECORDED, TrainerConfig
 
-COMMON = {"trainer": Entry("jaxdl.train.settings", "TrainerConfig"), "update": Entry("jaxdl.optimizers", "Update")}
+COMMON = {
+    "trainer": Entry("jaxdl.train.settings", "TrainerConfig"),
+    "update": Entry("jaxdl.optimizers", "Update"),
+    "parametrization": Entry("jaxdl.parametrization", "Parametrization"),
+}
 """Parts that every run has, and whose flags have no prefix."""
 
 
@@ -48,6 +52,7 @@ class Settings:
       values: for each part, its fields by name; None where a field of the model is to follow from the data.
       classes: for each part, its dataclass.
       flags: every flag that belongs in flags.txt, as text.
+      defaults: of each of them, as text, what it is where it is not given.
       title: what the run is called: its flag file's name, else its model and dataset.
     """
 
@@ -55,6 +60,7 @@ class Settings:
     values: Mapping[str, Mapping[str, Any]]
     classes: Mapping[str, type]
     flags: Mapping[str, str]
+    defaults: Mapping[str, str]
     title: str
 
     @property
@@ -180,12 +186,18 @@ def parse(argv: Sequence[str], given: Sequence[str] = ()) -> Settings:
     for kind in given:
         names = {**names, kind: None}
     _latest_length(values["trainer"], expanded)
-    for name in ("data_dir", "initialize_from"):
+    for name in ("data_dir", "initialize_from", "branch_from"):
         if values["trainer"][name] is not None:
             values["trainer"][name] = os.path.abspath(os.path.expanduser(values["trainer"][name]))
     _check(TrainerConfig(**values["trainer"]))
+    defaults = {part.key: {name: field.default for name, field in part.fields.items()} for part in parts}
     return Settings(
-        names, values, {part.key: part.cls for part in parts}, _as_text(names, parts, values), _title(argv, names)
+        names,
+        values,
+        {part.key: part.cls for part in parts},
+        flags=_as_text(names, parts, values),
+        defaults=_as_text(names, parts, defaults),
+        title=_title(argv, names),
     )
 
 
@@ -198,19 +210,18 @@ def _selected(expanded: Sequence[str]) -> dict[str, Any]:
 
 
 def _latest_length(trainer: dict[str, Any], expanded: Sequence[str]) -> None:
-    """Of --steps and --epochs the one given later counts, so that either overrides a flag file's."""
-    given = [
-        name for argument in expanded for name in ("steps", "epochs") if argument.lstrip("-").split("=")[0] == name
-    ]
-    said = [name for name in given if trainer[name] is not None]
-    if trainer["steps"] is not None and trainer["epochs"] is not None:
-        trainer["steps" if said[-1] == "epochs" else "epochs"] = None
+    """Of --steps, --epochs and --flops_budget the one given last counts, so that each overrides a flag file's."""
+    names = [argument.lstrip("-").split("=")[0] for argument in expanded]
+    said = [name for name in names if name in LENGTHS and trainer[name] is not None]
+    for name in LENGTHS:
+        if said and name != said[-1]:
+            trainer[name] = None
 
 
 def _check(trainer: TrainerConfig) -> None:
     """What no single flag can say of itself."""
-    if trainer.steps is None and trainer.epochs is None:
-        raise InputError("give --steps or --epochs, such as --epochs=10.")
+    if all(getattr(trainer, name) is None for name in LENGTHS):
+        raise InputError("give --steps, --epochs or --flops_budget, such as --epochs=10.")
     if trainer.profile_steps and (
         len(trainer.profile_steps) != 2 or trainer.profile_steps[0] >= trainer.profile_steps[1]
     ):

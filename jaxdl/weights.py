@@ -59,7 +59,7 @@ def save_safetensors(path, arrays: Mapping[str, Any]) -> None:
     path = pathlib.Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: the name of a file of weights must end in .safetensors.")
-    flat = {name: np.ascontiguousarray(array) for name, array in flatten_dict(dict(arrays), sep="/").items()}
+    flat = {name: np.asarray(array, order="C") for name, array in flatten_dict(dict(arrays), sep="/").items()}
     try:
         safetensors.numpy.save_file(flat, path)
     except (OSError, safetensors.SafetensorError) as error:

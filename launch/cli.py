@@ -18,24 +18,25 @@ def _quiet_libraries() -> None:
         setattr(module, name, lambda told, usual=usual: None if isinstance(told.exc_value, OSError) else usual(told))
 
 
-def run_flags(cls: type, argv: Sequence[str], about: str) -> int:
+def run_flags(cls: type, argv: Sequence[str], about: str, others: bool = False) -> int:
     """A command that is a dataclass of flags with `run`: runs it, or shows `--help`; gives its exit status.
 
     Args:
       about: what `--help` says before the flags.
+      others: whether `run` is given the flags that are not its own, such as those of a run, with flag files read in.
     """
     fields = config.fields_of(cls)
     if {"--help", "-h", "-help"} & set(argv):
         print(about)
         for name, field in fields.items():
-            print(f"  --{name}: {field.help}")
+            print(f"  --{name}={field.serialize(field.default)}: {field.help}")
         return 0
     values = flags.FlagValues()
     config.define(values, fields, "", cls.__module__)
 
     def command(argv: Sequence[str]) -> int:
-        config.parse(values, argv)
-        return cls(**config.values(values, fields, "")).run() or 0
+        rest = config.parse(values, config.expand_flagfiles(argv) if others else argv, known_only=others)
+        return cls(**config.values(values, fields, "")).run(*([rest] if others else [])) or 0
 
     return _status(command, argv)
 

@@ -2,6 +2,10 @@
 
     python -m launch.compare --runs='/tmp/activations/*' --metric=accuracy --out=activations.png
 
+    python -m launch.compare --runs='/tmp/sweep/trials/*' --axis=learning_rate --metric=loss --split=train --best=min
+
+The second draws the last value of each run that is done against a number among the flags, and rings the best.
+
 Runs are told apart by the flags in which they differ; `seed` and `workdir` do not count. Means are over the steps
 that all seeds of a label have, with the standard deviation beside them. Exit status: 0 done; 2 the flags are
 wrong, or a directory is no run.
@@ -37,6 +41,8 @@ class Compare:
       best: whether the max or the min of the metric is best: the order of the table and of the legend.
       out: the PNG file of the plot; empty for the table alone.
       title: above the plot.
+      axis: a flag that is a number, such as learning_rate, to draw the last values against, in place of the steps.
+      panels: with axis, a flag of which each value has a panel of its own.
     """
 
     runs: tuple[str, ...] = ()
@@ -45,6 +51,8 @@ class Compare:
     best: Literal["max", "min"] = "max"
     out: str = "comparison.png"
     title: str = ""
+    axis: str = ""
+    panels: str = ""
 
     def run(self) -> None:
         """Prints the table and writes the plot.
@@ -56,6 +64,10 @@ class Compare:
 
         paths = find_runs(self.runs)
         records = {path: read_metrics(path) for path in paths}
+        if self.axis:
+            return self._over_axis(records)
+        if self.panels:
+            raise InputError(f"--panels={self.panels} needs --axis, such as --axis=learning_rate.")
         curves, missing = {}, []
         for label, group in group_runs({path: read_flags(path / "flags.txt") for path in paths}).items():
             measured = [curve for path in group if len((curve := self._curve(records[path]))[0])]
@@ -65,12 +77,7 @@ class Compare:
             if measured:
                 curves[label] = measured
         if not curves:
-            lines = [line for run in records.values() for line in run if line.get("split") == self.split]
-            names = {name for line in lines for name in line} - {"step", "split"}
-            raise InputError(
-                f"no run has the metric '{self.metric}' of the split '{self.split}'.{nearest(self.metric, names)} "
-                f"There are: {', '.join(sorted(names)) or 'none'}."
-            )
+            raise self._no_metric(records)
         for label, runs in curves.items():
             if not len(plots.common_steps(runs)[0]):
                 raise InputError(f"the runs of '{label}' have no step in common at which {self.metric} was measured.")
@@ -78,12 +85,40 @@ class Compare:
             print(line, file=sys.stderr)
         print("\n".join(self._table(curves)))
         if self.out:
-            figure = plots.comparison(curves, self.metric, self.best, self.title)
-            try:
-                pathlib.Path(self.out).write_bytes(plots.to_png(figure))
-            except OSError as error:
-                raise InputError(f"--out={self.out} cannot be written: {error.strerror}.") from None
-            print(f"\nplot: {self.out}")
+            self._write(plots.comparison(curves, self.metric, self.best, self.title))
+
+    def _over_axis(self, records: Mapping[pathlib.Path, Sequence[Mapping[str, Any]]]) -> None:
+        from launch import compare_axis
+
+        found = {path: compare_axis.final_value(path, records[path], self.split, self.metric) for path in records}
+        values = {path: value for path, value in found.items() if value is not None}
+        if not any(np.isfinite(value) for value in values.values()):
+            raise self._no_metric(records)
+        if len(values) < len(found):
+            print(f"left out: {len(found) - len(values)} of {len(found)} runs are not done", file=sys.stderr)
+        flags = {path: read_flags(path / "flags.txt") for path in values}
+        panels = compare_axis.gather(flags, values, self.axis, self.panels, NOT_COMPARED)
+        label = f"{self.split} {self.metric}"
+        print("\n".join(compare_axis.table(panels, self.axis, label, self.best)))
+        if self.out:
+            self._write(compare_axis.figure(panels, self.axis, label, self.best, self.title))
+
+    def _no_metric(self, records: Mapping[pathlib.Path, Sequence[Mapping[str, Any]]]) -> InputError:
+        lines = [line for run in records.values() for line in run if line.get("split") == self.split]
+        names = {name for line in lines for name in line} - {"step", "split"}
+        return InputError(
+            f"no run has the metric '{self.metric}' of the split '{self.split}'.{nearest(self.metric, names)} "
+            f"There are: {', '.join(sorted(names)) or 'none'}."
+        )
+
+    def _write(self, figure) -> None:
+        from jaxdl import plots
+
+        try:
+            pathlib.Path(self.out).write_bytes(plots.to_png(figure))
+        except OSError as error:
+            raise InputError(f"--out={self.out} cannot be written: {error.strerror}.") from None
+        print(f"\nplot: {self.out}")
 
     def _curve(self, records: Sequence[Mapping[str, Any]]) -> Curve:
         """Steps and values of the metric in one run; a null, which stands for NaN, is left out."""

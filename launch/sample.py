@@ -6,7 +6,7 @@ Other flags change the run's own where they have to: --data_dir, --mesh.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -26,23 +26,36 @@ FIELDS = {
 
 def main(argv: Sequence[str]) -> int:
     """Prints and writes the samples of a run's model."""
+    return run_on_sampler(FIELDS, argv, __doc__, {"workdir": "to sample from"}, _sample)
+
+
+def run_on_sampler(fields, argv: Sequence[str], about: str, needed: Mapping[str, str], command: Callable) -> int:
+    """A command with flags of its own, of the sampler of the run `--workdir`, and of that run; or shows `--help`.
+
+    Args:
+      fields: its own flags.
+      about: what `--help` says before the flags.
+      needed: those of them that must be given, each naming a run directory, and what for.
+      command: called with its own values, the sampler, and the flags that change the run.
+    """
     help_flags = {"--help", "-h", "--helpfull"} & set(argv)
-    own, rest = _parse(FIELDS, [argument for argument in argv if argument not in help_flags])
+    own, rest = parse_known(fields, [argument for argument in argv if argument not in help_flags])
     if help_flags:
-        fields = [*FIELDS.values(), *(config.fields_of(_sampler(own["workdir"])).values() if own["workdir"] else ())]
-        print(__doc__)
-        for field in fields:
+        of_sampler = config.fields_of(sampler_of(own["workdir"])) if own["workdir"] else {}
+        print(about)
+        for field in [*fields.values(), *of_sampler.values()]:
             print(f"  --{field.name}={field.serialize(field.default)}\n      {field.help} ({field.expected()})")
         return 0
-    if not own["workdir"]:
-        raise InputError("--workdir is not given: name the run directory to sample from.")
-    cls = _sampler(own["workdir"])
-    values, overrides = _parse(config.fields_of(cls), rest)
-    _sample(own, cls(**values), overrides)
+    for name, purpose in needed.items():
+        if not own[name]:
+            raise InputError(f"--{name} is not given: name the run directory {purpose}.")
+    cls = sampler_of(own["workdir"])
+    values, overrides = parse_known(config.fields_of(cls), rest)
+    command(own, cls(**values), overrides)
     return 0
 
 
-def _parse(fields, argv: Sequence[str]) -> tuple[dict, list[str]]:
+def parse_known(fields, argv: Sequence[str]) -> tuple[dict, list[str]]:
     """The values of these flags, and the arguments that are not among them."""
     flag_values = flags.FlagValues()
     config.define(flag_values, fields, "", "sample")
@@ -50,7 +63,7 @@ def _parse(fields, argv: Sequence[str]) -> tuple[dict, list[str]]:
     return config.values(flag_values, fields, ""), rest
 
 
-def _sampler(workdir: str) -> type:
+def sampler_of(workdir: str) -> type:
     """The sampler of the task of a run directory."""
     from jaxdl.train.record import read_flags
 
@@ -64,11 +77,13 @@ def _sampler(workdir: str) -> type:
     return sampler
 
 
-def _sample(own: dict, sampler, overrides: Sequence[str]) -> None:
-    import jax
+def restore(own: dict, sampler, overrides: Sequence[str]):
+    """The program of the run, the step of the checkpoint that was asked for, and its state.
 
+    Raises:
+      InputError: also for a flag that neither the run nor the sampler has.
+    """
     from jaxdl import experiment
-    from jaxdl.train.record import RunDirectory
 
     try:
         _, program, _, step, state = experiment.restore(own["workdir"], own["checkpoint"], overrides)
@@ -77,8 +92,18 @@ def _sample(own: dict, sampler, overrides: Sequence[str]) -> None:
             raise
         names = ", ".join(f"--{name}" for name in config.fields_of(type(sampler)))
         raise InputError(f"{error} The sampler's flags are {names}.") from None
+    return program, step, state
+
+
+def _sample(own: dict, sampler, overrides: Sequence[str]) -> None:
+    import jax
+
+    from jaxdl.train.record import RunDirectory
+
+    program, step, state = restore(own, sampler, overrides)
     variables = jax.device_get(program.variables(state))
-    samples = sampler.sample(program.model, variables, program.data, jax.random.key(own["seed"]))
+    key = jax.random.key(own["seed"])
+    samples = program.task.sample(sampler, program.model, variables, program.data, key)
     for name, content in samples.items():
         if isinstance(content, str):
             print(f"--- {name}\n{content}")

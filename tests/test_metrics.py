@@ -54,12 +54,53 @@ CASES = {
         sklearn.metrics.r2_score(TARGETS, PREDICTIONS),
         1e-5,
     ),
+    "relative_spread": (
+        lambda rows, weight: metrics.RelativeSpread.of(PREDICTIONS[rows], TARGETS[rows], weight),
+        float(np.sqrt(np.var(PREDICTIONS, axis=0).sum() / np.var(TARGETS, axis=0).sum())),
+        1e-5,
+    ),
+    "explained_variance": (
+        lambda rows, weight: metrics.ExplainedVariance.of(PREDICTIONS[rows, 1] + 7, TARGETS[rows, 1], weight),
+        sklearn.metrics.explained_variance_score(TARGETS[:, 1], PREDICTIONS[:, 1]),
+        1e-5,
+    ),
     "calibration": (
         lambda rows, weight: metrics.Calibration.of(
             jnp.asarray(PROBABILITIES.max(-1)[rows]), PREDICTED[rows] == LABELS[rows], weight
         ),
         None,
         1e-6,
+    ),
+}
+MEASURED = _rng.random((N, 3)) < 0.8  # of three labels, the first without a 1 among those that were measured
+YES = np.float32((LOGITS[:, :3] + _rng.normal(size=(N, 3)) > 0) & ~(MEASURED * [True, False, False]))
+OF_LABELS = np.round(LOGITS[:, :3], 1)  # rounded, so that some are equal
+
+
+def _columns(score):
+    """The mean of scikit-learn's score over the labels that have both values."""
+    return np.mean([score(YES[MEASURED[:, t], t], OF_LABELS[MEASURED[:, t], t]) for t in (1, 2)])
+
+
+def _ranked(metric, pooled=False):
+    def of(rows, weight):
+        real = jnp.float32(MEASURED[rows]) * (1 if weight is None else weight[:, None])
+        return metric.of(jnp.asarray(OF_LABELS)[rows], YES[rows], real, rows, N + 3, pooled)
+
+    return of
+
+
+CASES |= {
+    "roc_auc": (_ranked(metrics.RocAuc), _columns(sklearn.metrics.roc_auc_score), 1e-12),
+    "average_precision": (
+        _ranked(metrics.AveragePrecision),
+        _columns(sklearn.metrics.average_precision_score),
+        1e-12,
+    ),
+    "pooled_roc_auc": (
+        _ranked(metrics.RocAuc, pooled=True),
+        sklearn.metrics.roc_auc_score(YES[MEASURED], OF_LABELS[MEASURED]),
+        1e-12,
     ),
 }
 PARTITIONS = {"one": [N], "uneven": [1, 30, 7, 23], "singles": [1] * N}
@@ -123,6 +164,10 @@ def test_no_examples_give_nan():
     nothing = jnp.zeros(3)
     assert np.isnan(metrics.Mean.of(nothing, nothing).compute())
     assert np.isnan(metrics.Calibration.of(nothing, nothing, nothing).compute())
+    empty = jnp.zeros((3, 1))
+    assert np.isnan(metrics.RocAuc.of(empty, empty, empty, jnp.arange(3), 3).compute())
+    infinite = metrics.RocAuc.of(jnp.full((3, 1), jnp.nan), jnp.eye(3)[:, :1], empty + 1, jnp.arange(3), 3)
+    assert np.isnan(infinite.compute())
 
 
 def test_long_sums_keep_their_digits():

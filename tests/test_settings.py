@@ -60,7 +60,7 @@ def test_the_environment_and_the_place_of_a_run_are_not_in_its_flags():
         ([*MLP, "--model.dropout_rate=2"], "--model.dropout_rate=2: expected a number, at least 0"),
         ([*MLP, "--seed=4294967296"], "--seed=4294967296: expected a whole number, at least 0 and at most"),
         ([*MLP, "--batch_size=0"], "--batch_size=0: expected a whole number, at least 1."),
-        (MLP[:2], "give --steps or --epochs"),
+        (MLP[:2], "give --steps, --epochs or --flops_budget"),
         ([*MLP, "--profile_steps=5"], "--profile_steps: expected the first and the last step"),
         ([*MLP, "--flagfile=nowhere.flags"], "no such file"),
         (["--model=no.such.module:Net", "--dataset=digits", "--steps=1"], "cannot import no.such.module"),
@@ -87,3 +87,12 @@ def test_every_flag_has_help():
     for flag, text in zip(lines, lines[1:]):
         if flag.startswith("  --"):
             assert text.strip() and not text.strip().startswith("("), f"{flag.strip()} has no help"
+
+
+def test_every_flag_has_its_default_as_text():
+    base = ["--model=mlp", "--dataset=digits", "--steps=10", "--augment=flip"]
+    settings = parse(base)
+    assert settings.defaults.keys() == settings.flags.keys()
+    differ = {name for name, value in settings.flags.items() if value != settings.defaults[name]}
+    assert differ == {"steps", "data_dir"}, "which is told as an absolute path"
+    assert parse([*base, "--model.widths=3"]).defaults == settings.defaults

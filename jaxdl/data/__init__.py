@@ -20,6 +20,11 @@ DATASETS: dict[str, Entry] = {
     "image_folder": Entry("jaxdl.data.image_folder", "ImageFolder"),
     "idx": Entry("jaxdl.data.files", "Idx"),
     "cifar10_binary": Entry("jaxdl.data.files", "Cifar10Binary"),
+    # Images with sentences.
+    "image_captions": Entry("jaxdl.data.image_captions", "ImageCaptions"),
+    "idx_captions": Entry("jaxdl.data.image_captions", "IdxCaptions"),
+    "cifar10_captions": Entry("jaxdl.data.image_captions", "Cifar10Captions"),
+    "image_folder_captions": Entry("jaxdl.data.image_captions", "ImageFolderCaptions"),
     # Pairs of sequences.
     "addition": Entry("jaxdl.data.addition", "Addition"),
     "parallel_text": Entry("jaxdl.data.parallel_text", "ParallelText"),
@@ -31,11 +36,20 @@ DATASETS: dict[str, Entry] = {
     "tfds_text": Entry("jaxdl.data.text", "TfdsText"),
     "stdlib": Entry("jaxdl.data.text", "StandardLibrary"),
     "labelled_text": Entry("jaxdl.data.labelled_text", "LabelledText"),
+    # Graphs.
+    "planetoid": Entry("jaxdl.data.planetoid", "Planetoid"),
+    "mutag": Entry("jaxdl.data.mutag", "Mutag"),
+    "molecules": Entry("jaxdl.data.molecules", "Molecules"),
+    # Environments to act in: what is drawn from them is drawn by the task.
+    "cartpole": Entry("jaxdl.environments.cartpole", "CartPole"),
+    "pendulum": Entry("jaxdl.environments.pendulum", "Pendulum"),
 }
 
 AUGMENTATIONS: dict[str, Entry] = {
     "flip": Entry("jaxdl.data.augmentation", "Flip"),
     "crop": Entry("jaxdl.data.augmentation", "Crop"),
+    "resized_crop": Entry("jaxdl.data.augmentation", "ResizedCrop"),
+    "grayscale": Entry("jaxdl.data.augmentation", "Grayscale"),
     "rotate": Entry("jaxdl.data.augmentation", "Rotate"),
     "color_jitter": Entry("jaxdl.data.augmentation", "ColorJitter"),
     "cutout": Entry("jaxdl.data.augmentation", "Cutout"),

@@ -102,6 +102,65 @@ class Crop:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResizedCrop:
+    """Crops a random part of images and resizes it to their size, as for ImageNet and in SimCLR.
+
+    Szegedy et al. 2014, arXiv:1409.4842, section 6; Chen et al. 2020, arXiv:2002.05709, appendix A. A side that would
+    be longer than the image's is cut to it, in place of drawing anew.
+
+    Attributes:
+      min_area: the part's area is uniform from this share of the image's ...
+      max_area: ... to this one; equal to min_area it is fixed.
+      max_ratio: width over height is log-uniform from 1 / max_ratio to max_ratio; at least 1.
+    """
+
+    min_area: Probability = 0.08
+    max_area: Probability = 1.0
+    max_ratio: PositiveFloat = 4 / 3
+
+    def __call__(self, key: jax.Array, batch: dict) -> dict:
+        """Bilinear interpolation; every place of the part within the image is equally likely."""
+
+        def change(key, image):
+            area_key, ratio_key, row_key, column_key = jax.random.split(key, 4)
+            area = jax.random.uniform(area_key) * (self.max_area - self.min_area) + self.min_area
+            root = jnp.exp(jax.random.uniform(ratio_key, minval=-1, maxval=1) * jnp.log(self.max_ratio) / 2)
+            side = jnp.sqrt(area)
+            shares = jnp.clip(jnp.stack([side / root, side * root]), 1e-3, 1.0)  # of the height, and of the width
+            size = jnp.array(image.shape[:2], jnp.float32)
+            places = jnp.stack([jax.random.uniform(row_key), jax.random.uniform(column_key)])
+            first = places * (1 - shares) * size
+            resized = jax.image.scale_and_translate(
+                image, image.shape, (0, 1), 1 / shares, -first / shares, "linear", antialias=False
+            )
+            return jnp.clip(resized, 0, 1)
+
+        return each_image(key, batch, change)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grayscale:
+    """Takes the colour out of RGB images, which keep their three channels; leaves others alone.
+
+    Attributes:
+      probability: that an image loses its colour.
+    """
+
+    probability: Probability = 0.2
+
+    def __call__(self, key: jax.Array, batch: dict) -> dict:
+        """Luma of ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B."""
+
+        def change(key, image):
+            gray = jnp.broadcast_to(dm_pix.rgb_to_grayscale(image), image.shape)
+            return jnp.where(jax.random.bernoulli(key, self.probability), gray, image)
+
+        if batch["inputs"].shape[-1] != 3 or _is_off(self.probability):
+            return batch
+        return each_image(key, batch, change)
+
+
+@dataclasses.dataclass(frozen=True)
 class Rotate:
     """Rotates images about their centre.
 
@@ -140,18 +199,21 @@ class ColorJitter:
       contrast: distances from the image's mean are multiplied by a factor uniform from 1 - contrast to 1 + contrast.
       saturation: saturation (of HSV) is multiplied by a factor uniform from 1 - saturation to 1 + saturation.
       hue: hue (of HSV) is turned by a part of a full turn uniform from -hue to hue.
+      probability: that an image is changed.
     """
 
     brightness: Probability = 0.4
     contrast: Probability = 0.4
     saturation: Probability = 0.4
     hue: Probability = 0.1
+    probability: Probability = 1.0
 
     def __call__(self, key: jax.Array, batch: dict) -> dict:
         """Values are clipped to [0, 1] after each change."""
 
         def change(key, image):
             amounts = jax.random.uniform(key, (4,), minval=-1, maxval=1)
+            amounts *= jax.random.bernoulli(jax.random.fold_in(key, 0), self.probability)
             changes = [
                 (self.brightness, lambda image, amount: image * (1 + amount)),
                 (self.contrast, lambda image, amount: dm_pix.adjust_contrast(image, 1 + amount)),

@@ -5,6 +5,7 @@ A dataset is a frozen dataclass of flags with `load(self, data_dir: str) -> Data
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,7 @@ class Data:
       tokenizer: what made the inputs out of text; None: they are no tokens.
       token_counts: int64 [vocab_size], how often each token is in the training text; None: not counted.
       target_tokenizer: what made the targets of sequence to sequence out of text.
+      environment: what an agent learns in (`jaxdl.environments.base`); `inputs` are numbers of episodes then.
     """
 
     splits: Mapping[str, sources.Source]
@@ -44,6 +46,7 @@ class Data:
     tokenizer: Tokenizer | None = None
     token_counts: np.ndarray | None = None
     target_tokenizer: Tokenizer | None = None
+    environment: Any = None
 
     def decode(self, batch: dict) -> dict:
         """On the device: uint8 `inputs` become float32 in [0, 1]; everything else stays."""

@@ -86,9 +86,14 @@ class LabelledText(SplitFlags, TokenizerFlags):
     def _split(self, pool: Sequence[Line], names: Sequence[str]) -> Mapping[str, list[Line]]:
         """What the training file gives to the splits that have no file of their own."""
         flags = dataclasses.replace(self, validation_fraction=0.0) if self.validation_path is not None else self
-        rows = ArraySource({"rows": np.arange(len(pool))})
-        parts = flags.split(rows, _labels(pool, names), 0.0 if self.test_path is not None else self.test_fraction)
-        return {name: [pool[row] for row in materialize(part)["rows"]] for name, part in parts.items()}
+        labels = _labels(pool, names)
+        rows = ArraySource({"rows": np.arange(len(pool)), "labels": labels})
+        parts = flags.split(rows, labels, 0.0 if self.test_path is not None else self.test_fraction)
+        chosen = {name: materialize(part) for name, part in parts.items()}
+        return {
+            name: [pool[row]._replace(label=names[label]) for row, label in zip(part["rows"], part["labels"])]
+            for name, part in chosen.items()
+        }
 
     def _read(self, path: pathlib.Path) -> list[Line]:
         tab = self.delimiter == "tab"

@@ -70,6 +70,22 @@ class Subset:
         return read(self.source, self.indices[indices])
 
 
+class Relabelled:
+    """Another source with other `labels`: [len(source)]."""
+
+    def __init__(self, source: Source, labels: np.ndarray):
+        self.source, self.labels = source, labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        return {**self.source[index], "labels": self.labels[index]}
+
+    def take(self, indices: np.ndarray) -> Batch:
+        return {**read(self.source, indices), "labels": self.labels[indices]}
+
+
 class Checked:
     """A source read lazily whose values are checked as they are read.
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxdl.data.sources import Source, Subset
+from jaxdl.data.sources import Relabelled, Source, Subset
 from jaxdl.errors import InputError
 from jaxdl.types import NonNegativeInt, Rate
 
@@ -64,6 +64,17 @@ def forward_chaining(rows: np.ndarray, folds: int, fold: int) -> tuple[np.ndarra
     return _fold(TimeSeriesSplit(folds), rows, fold)
 
 
+def with_noise(labels: np.ndarray, rate: float, seed: int) -> np.ndarray:
+    """Labels int [n], of which the share `rate` is wrong: another class each, evenly drawn (Nakkiran et al. 2019, arXiv
+    1912.02292, section 2). Classes are 0 to the largest label."""
+    random = np.random.default_rng((seed, 1))
+    wrong = random.permutation(len(labels))[: round(rate * len(labels))]
+    num_classes = labels.max() + 1
+    noisy = labels.copy()
+    noisy[wrong] = (labels[wrong] + random.integers(1, num_classes, len(wrong))) % num_classes
+    return noisy
+
+
 def _subset(source: Source, rows: np.ndarray) -> Source:
     """The rows of a source; the source itself, and no copy of it later, where they are all of them."""
     return source if len(rows) == len(source) else Subset(source, rows)
@@ -85,6 +96,7 @@ class ValidationFlags:
       split_seed: of the random choice; a run's seed does not change its splits.
       folds: cross-validation with so many folds in place of validation_fraction; 0 is none.
       fold: the fold held out as "validation", from 0.
+      label_noise: part of the training labels that are made wrong, each another class at random.
     """
 
     validation_fraction: Rate = 0.1
@@ -92,6 +104,7 @@ class ValidationFlags:
     split_seed: NonNegativeInt = 0
     folds: NonNegativeInt = 0
     fold: NonNegativeInt = 0
+    label_noise: Rate = 0.0
 
     def split(self, source: Source, labels: np.ndarray | None = None, test_fraction: float = 0.0) -> dict[str, Source]:
         """Splits a source into "train", and "validation" and "test" where they are asked for.
@@ -126,7 +139,11 @@ class ValidationFlags:
         if len(train) == 0:
             raise InputError(f"validation and test fractions leave no training example of {number}.")
         parts = {"train": train, "validation": held, "test": tested}
-        return {name: _subset(source, chosen) for name, chosen in parts.items() if len(chosen)}
+        splits = {name: _subset(source, chosen) for name, chosen in parts.items() if len(chosen)}
+        if self.label_noise:
+            noisy = with_noise(labels, self.label_noise, self.split_seed)[train]
+            splits["train"] = Relabelled(splits["train"], noisy)
+        return splits
 
     def _check(self, labels: np.ndarray | None) -> None:
         if self.folds == 1 or (self.folds and self.fold >= self.folds) or (self.fold and not self.folds):
@@ -135,6 +152,8 @@ class ValidationFlags:
             )
         if self.split_kind == "stratified" and labels is None:
             raise InputError("split_kind=stratified needs class labels in memory; take random or ordered.")
+        if self.label_noise and labels is None:
+            raise InputError(f"--dataset.label_noise={self.label_noise:g} needs class labels in memory; leave it out.")
 
 
 @dataclasses.dataclass(frozen=True)

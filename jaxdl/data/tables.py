@@ -63,7 +63,7 @@ class Arrays(_Own):
           InputError: another kind of file, Python objects in it, missing arrays, wrong shapes, NaN, wrong labels.
         """
         path = folder_of(data_dir, self.path)
-        found = _read_npz(path)
+        found = read_npz(path)
         answers = [name for name in ("labels", "targets") if name in found]
         if "inputs" not in found or len(answers) != 1:
             raise InputError(f"{path} holds {sorted(found)}; it must hold inputs, and labels or targets.")
@@ -117,7 +117,7 @@ class Csv(_Own):
           InputError: no such column; a line of another length; a value that is missing or no finite number, by line.
         """
         path = folder_of(data_dir, self.path)
-        header, lines = self._read(path)
+        header, lines = read_csv(path, self.delimiter)
         targets = self.targets or header[-1:]
         unknown = [name for name in targets if name not in header]
         if unknown or len(targets) == len(header):
@@ -136,27 +136,36 @@ class Csv(_Own):
         labels = np.array([numbers[value] for value in values], np.int32)
         return self._data({"inputs": inputs, "labels": labels}, class_names=names)
 
-    def _read(self, path: pathlib.Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-        """The header, and each non-empty line with its number."""
-        delimiter = "\t" if self.delimiter == "tab" else self.delimiter
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.reader(file, delimiter=delimiter)
-                lines = [(reader.line_num, line) for line in reader if line]
-        except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
-            raise InputError(f"{path} is no CSV file: {error}.") from None
-        if len(lines) < 2:
-            raise InputError(f"{path} must have a header line and lines of numbers.")
-        header = [name.strip() for name in lines[0][1]]
-        if len(set(header)) < len(header) or len(header) < 2:
-            raise InputError(f"{path}: its header must name two or more columns, all different, but is {header}.")
-        for number, line in lines[1:]:
-            if len(line) != len(header):
-                raise InputError(f"{path}, line {number}: {len(line)} values, but {len(header)} columns.")
-        return header, lines[1:]
+
+def read_csv(path: pathlib.Path, delimiter: str = ",") -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header of a table, and each line after it that is not empty, with its number.
+
+    Args:
+      delimiter: what stands between two values; tab for a tab.
+
+    Raises:
+      InputError: no such table, a header that does not name every column once, or a line of another length.
+    """
+    delimiter = "\t" if delimiter == "tab" else delimiter
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            lines = [(reader.line_num, line) for line in reader if line]
+    except (OSError, UnicodeDecodeError, csv.Error, TypeError) as error:
+        raise InputError(f"{path} is no CSV file: {error}.") from None
+    if len(lines) < 2:
+        raise InputError(f"{path} must have a header line and lines of numbers.")
+    header = [name.strip() for name in lines[0][1]]
+    if len(set(header)) < len(header) or len(header) < 2:
+        raise InputError(f"{path}: its header must name two or more columns, all different, but is {header}.")
+    for number, line in lines[1:]:
+        if len(line) != len(header):
+            raise InputError(f"{path}, line {number}: {len(line)} values, but {len(header)} columns.")
+    return header, lines[1:]
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name. Raises InputError for any other file, and for one with pickled objects."""
     try:
         with np.load(path, allow_pickle=False) as file:
             if not hasattr(file, "files"):

@@ -89,6 +89,11 @@ def gelu_tanh(x):
     return nn.gelu(x, approximate=True)
 
 
+def quick_gelu(x):
+    """GELU in the sigmoid approximation of the same paper, x * sigmoid(1.702 x), as CLIP uses it."""
+    return silu(x, 1.702)
+
+
 def mish(x):
     """x * tanh(softplus(x)). Misra 2019, arXiv:1908.08681."""
     return x * jnp.tanh(nn.softplus(x))
@@ -116,6 +121,7 @@ ACTIVATIONS: dict[str, Callable | type[nn.Module]] = {
     "swish": Swish,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
     "mish": mish,
     "softplus": nn.softplus,  # Dugas et al. 2001
     "hard_sigmoid": nn.hard_sigmoid,

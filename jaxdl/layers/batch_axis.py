@@ -53,15 +53,43 @@ def batch_mean(tree):
     return tree if name is None else jax.lax.pmean(tree, name)
 
 
+def batch_gather(tree):
+    """The rows of all shards, in the order of the batch, on each of them; the identity when this is the whole batch.
+
+    A gradient flows back to the shard whose row it is, from the losses of all shards.
+    """
+    name = axis_name()
+    return tree if name is None else jax.tree.map(lambda x: jax.lax.all_gather(x, name, tiled=True), tree)
+
+
+def gathered_positions(num_examples: int) -> jax.Array:
+    """Where among the gathered rows (`batch_gather`) the `num_examples` rows at hand stand: int32 [num_examples]."""
+    rows = jnp.arange(num_examples)
+    name = axis_name()
+    return rows if name is None else rows + jax.lax.axis_index(name) * num_examples
+
+
 def example_positions(num_examples: int) -> jax.Array:
     """Where in the global batch the `num_examples` rows at hand stand: int32 [num_examples]."""
     context = _context.get()
-    rows = jnp.arange(num_examples)
-    if context.axis_name is not None:
-        rows = rows + jax.lax.axis_index(context.axis_name) * num_examples
-    return rows * context.count + context.index
+    return gathered_positions(num_examples) * context.count + context.index
 
 
 def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
     """One random key for each row at hand: keys [num_examples], the same on any number of devices."""
-    return jax.vmap(lambda position: jax.random.fold_in(key, position))(example_positions(num_examples))
+    return row_keys(key, example_positions(num_examples))
+
+
+def evaluation_keys(rows) -> jax.Array:
+    """One random key for each row of a split, int [B]: the same at every evaluation, whatever the seed of the run."""
+    return row_keys(jax.random.key(0), rows)
+
+
+def row_keys(key: jax.Array, rows) -> jax.Array:
+    """One key folded with each of the numbers int [B]: keys [B]."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
+
+
+def fold_keys(keys: jax.Array, number) -> jax.Array:
+    """Each of the keys [B] folded with one number: keys [B]."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from jaxdl.catalog import nearest
 from jaxdl.errors import InputError
@@ -35,6 +37,7 @@ class Norm(nn.Module):
       num_groups: groups of channels of `group`; must divide C.
       scale_init: where the scale starts.
       use_bias: whether batch, layer and group add a bias.
+      use_scale: whether there is a scale.
     """
 
     kind: Normalization = "batch"
@@ -43,17 +46,25 @@ class Norm(nn.Module):
     num_groups: PositiveInt = 32
     scale_init: Callable = nn.initializers.ones
     use_bias: bool = True
+    use_scale: bool = True
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
-        """`x` normalised, of its shape.
+    def __call__(self, x, *, train: bool, mask=None):
+        """`x` normalised, of its shape. Of `batch`, rows where `mask` (bool [B]) is False do not count in training.
 
         Raises:
           InputError: unknown kind, or the groups do not divide the channels.
         """
-        common = {"epsilon": self.epsilon, "scale_init": self.scale_init, "name": self.kind}
+        common = {
+            "epsilon": self.epsilon,
+            "scale_init": self.scale_init,
+            "use_scale": self.use_scale,
+            "name": self.kind,
+        }
         if self.kind != "rms":
             common["use_bias"] = self.use_bias
+        if self.kind == "batch" and mask is not None:
+            return MaskedBatchNorm(momentum=self.momentum, **common)(x, mask, train=train)
         if self.kind == "batch":
             return nn.BatchNorm(
                 use_running_average=not train, momentum=self.momentum, axis_name=batch_axis.axis_name(), **common
@@ -72,3 +83,48 @@ class Norm(nn.Module):
             f"no normalization is called '{self.kind}'.{nearest(self.kind, NORMALIZATIONS)} "
             f"There are: {', '.join(NORMALIZATIONS)}."
         )
+
+
+class MaskedBatchNorm(nn.Module):
+    """`nn.BatchNorm` over the rows that a mask leaves, exact where shards have different numbers of them.
+
+    Attributes:
+      momentum: the share of the old running average that a step keeps.
+      epsilon: what is added to the variance.
+      scale_init: where the scale starts.
+      use_bias: whether there is a bias.
+      use_scale: whether there is a scale.
+    """
+
+    momentum: Rate = 0.9
+    epsilon: PositiveFloat = 1e-5
+    scale_init: Callable = nn.initializers.ones
+    use_bias: bool = True
+    use_scale: bool = True
+
+    @nn.compact
+    def __call__(self, x, mask, *, train: bool):
+        """`x` [B, C] normalised over the rows where `mask`, bool [B], is True."""
+        averages = [
+            self.variable("batch_stats", name, fill, (x.shape[-1],))
+            for name, fill in (("mean", jnp.zeros), ("var", jnp.ones))
+        ]
+        mean, variance = (average.value for average in averages)
+        if train:
+            mean, variance = self._moments(x.astype(jnp.float32), mask[:, None])
+            if not self.is_initializing():
+                for average, value in zip(averages, (mean, variance), strict=True):
+                    average.value = self.momentum * average.value + (1 - self.momentum) * value
+        result = (x - mean[None]) * jax.lax.rsqrt(variance + self.epsilon)[None]
+        if self.use_scale:
+            result = result * self.param("scale", self.scale_init, (x.shape[-1],))[None]
+        if self.use_bias:
+            result = result + self.param("bias", nn.initializers.zeros, (x.shape[-1],))[None]
+        return result.astype(x.dtype)
+
+    def _moments(self, x, mask):
+        """Mean and variance [C] over the rows of all shards that count."""
+        count = jnp.maximum(batch_axis.batch_sum(mask.sum()), 1)
+        mean = batch_axis.batch_sum(jnp.where(mask, x, 0).sum(axis=0)) / count
+        deviations = jnp.where(mask, jnp.square(x - mean[None]), 0)
+        return mean, batch_axis.batch_sum(deviations.sum(axis=0)) / count

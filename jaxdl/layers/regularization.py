@@ -20,7 +20,7 @@ def is_zero(rate) -> bool:
     return isinstance(rate, (int, float)) and rate == 0
 
 
-def drop(key, x, rate, mask_shape: tuple[int, ...]):
+def drop(key, x, rate, mask_shape: tuple[int, ...], keys=None):
     """Drops parts of each example with probability `rate` and divides the others by 1 - rate.
 
     Args:
@@ -28,9 +28,11 @@ def drop(key, x, rate, mask_shape: tuple[int, ...]):
       x: [B, ...].
       rate: the probability of dropping, in [0, 1); number or tracer.
       mask_shape: shape of one example's mask, as long as x.shape[1:], with 1 where all along the axis share a fate.
+      keys: the key of each row from the layer's, `key -> keys [B]`, where rows are no examples; None: `example_keys`.
     """
     keep = jnp.float32(1) - rate
-    mask = jax.vmap(lambda k: jax.random.bernoulli(k, keep, mask_shape))(example_keys(key, x.shape[0]))
+    of_rows = example_keys(key, x.shape[0]) if keys is None else keys(key)
+    mask = jax.vmap(lambda k: jax.random.bernoulli(k, keep, mask_shape))(of_rows)
     return jnp.where(mask, x / keep, 0).astype(x.dtype)
 
 
@@ -48,14 +50,14 @@ class Dropout(nn.Module):
     spatial: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
-        """`x` [B, ..., C] with parts zero in training; `x` in evaluation."""
+    def __call__(self, x, *, train: bool, keys=None):
+        """`x` [B, ..., C] with parts zero in training; `x` in evaluation. `keys` is as in `drop`."""
         if not train or is_zero(self.rate):
             return x
         shape = x.shape[1:]
         if self.spatial:
             shape = (1,) * (len(shape) - 1) + shape[-1:]
-        return drop(self.make_rng("dropout"), x, self.rate, shape)
+        return drop(self.make_rng("dropout"), x, self.rate, shape, keys)
 
 
 class StochasticDepth(nn.Module):

@@ -1,7 +1,8 @@
 """The transformer's block, with normalisation before or after each branch, and a stack of blocks.
 
 Vaswani et al. 2017, arXiv:1706.03762, section 3; normalisation before the branches: Xiong et al. 2020,
-arXiv:2002.04745, fig. 1(b).
+arXiv:2002.04745, fig. 1(b); normalisation that a condition modulates (adaLN-Zero): Peebles and Xie 2023,
+arXiv:2212.09748, section 3.2.
 
 Shapes: B examples, T tokens, C channels.
 """
@@ -14,6 +15,7 @@ import flax.linen as nn
 from jaxdl.errors import InputError
 from jaxdl.layers.activations import Activation
 from jaxdl.layers.attention import Implementation, KVCache, MultiHeadAttention
+from jaxdl.layers.conditioning import Modulation
 from jaxdl.layers.normalization import Norm
 from jaxdl.layers.regularization import Dropout
 from jaxdl.types import PositiveFloat, PositiveInt, Rate
@@ -68,6 +70,8 @@ class TransformerBlock(nn.Module):
       norm_epsilon: what normalisation adds to the variance.
       activation: activation of the MLP by name, or swiglu or geglu.
       use_bias: whether dense layers and layer normalisation have biases.
+      adaptive: whether a condition shifts and scales what a branch sees, in place of the normalisation's own numbers,
+        and gates its end; the gates begin at zero, and the block as the identity. With pre alone.
       dropout_rate: probability of dropping an element at a branch's end.
       rope_theta: base of the rotary positions; unset is none.
       kernel_init: initialiser of the kernels.
@@ -84,6 +88,7 @@ class TransformerBlock(nn.Module):
     norm_epsilon: PositiveFloat = 1e-5
     activation: str = "gelu"
     use_bias: bool = True
+    adaptive: bool = False
     dropout_rate: Rate = 0.0
     rope_theta: PositiveFloat | None = None
     kernel_init: Callable = nn.initializers.normal(0.02)
@@ -91,10 +96,15 @@ class TransformerBlock(nn.Module):
     implementation: Implementation = "auto"
 
     @nn.compact
-    def __call__(self, x, cache: KVCache | None = None, *, train: bool, **attention_inputs):
-        """[B, T, C] to [B, T, C] and the cache; `attention_inputs` are those of `MultiHeadAttention`."""
+    def __call__(self, x, cache: KVCache | None = None, *, train: bool, condition=None, **attention_inputs):
+        """[B, T, C] to [B, T, C] and the cache.
+
+        `condition` [B, E] is what an adaptive block depends on; `attention_inputs` are those of `MultiHeadAttention`.
+        """
         if self.norm_position not in ("pre", "post"):
             raise InputError(f"norm_position is pre or post, not '{self.norm_position}'.")
+        if self.adaptive and self.norm_position == "post":
+            raise InputError("an adaptive block normalises before its branches: norm_position is pre.")
 
         def attention(x):
             layer = MultiHeadAttention(
@@ -116,13 +126,24 @@ class TransformerBlock(nn.Module):
             return layer(x, train=train), None
 
         def residual(x, branch, name):
-            norm = Norm(self.normalization, epsilon=self.norm_epsilon, use_bias=self.use_bias, name=f"{name}_norm")
+            norm = Norm(
+                self.normalization,
+                epsilon=self.norm_epsilon,
+                use_bias=self.use_bias and not self.adaptive,
+                use_scale=not self.adaptive,
+                name=f"{name}_norm",
+            )
             dropout = Dropout(self.dropout_rate, name=f"{name}_dropout")
-            if self.norm_position == "pre":
-                added, extra = branch(norm(x, train=train))
+            if self.norm_position == "post":
+                added, extra = branch(x)
+                return norm(x + dropout(added, train=train), train=train), extra
+            normed = norm(x, train=train)
+            if not self.adaptive:
+                added, extra = branch(normed)
                 return x + dropout(added, train=train), extra
-            added, extra = branch(x)
-            return norm(x + dropout(added, train=train), train=train), extra
+            shift, scale, gate = Modulation(3, x.shape[-1], name=f"{name}_modulation")(condition)
+            added, extra = branch(normed * (1 + scale) + shift)
+            return x + gate * dropout(added, train=train), extra
 
         x, cache = residual(x, attention, "attention")
         x, _ = residual(x, mlp, "mlp")
@@ -149,14 +170,14 @@ class TransformerStack(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, caches=None, *, train: bool, **attention_inputs):
+    def __call__(self, x, caches=None, *, train: bool, **block_inputs):
         """[B, T, C] to [B, T, C] and the caches, as `stack_caches` makes them; None without them.
 
-        All blocks get the same `attention_inputs`, those of `MultiHeadAttention`.
+        All blocks get the same `block_inputs`: a condition, and those of `MultiHeadAttention`.
         """
 
         def layer(block, x, cache):
-            return block(x, cache, train=train, **attention_inputs)
+            return block(x, cache, train=train, **block_inputs)
 
         if self.remat:
             layer = nn.remat(layer, prevent_cse=not self.scan)

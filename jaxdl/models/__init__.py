@@ -59,6 +59,27 @@ def _vit(patch_size: int, num_layers: int, width: int, num_heads: int) -> Entry:
     return Entry("jaxdl.models.vit", "ViT", fields, _IMAGENET)
 
 
+def _dit(patch_size: int, num_layers: int, width: int, num_heads: int) -> Entry:
+    """A diffusion transformer for latents of 256x256 images. Peebles and Xie 2023, arXiv:2212.09748, table 1."""
+    fields = {"patch_size": patch_size, "num_layers": num_layers, "width": width, "num_heads": num_heads}
+    return Entry("jaxdl.models.dit", "DiT", fields, ((32, 32, 4), (), ()), ("float32", "int32", "int32"))
+
+
+def _clip(patch_size: int, image: tuple[int, int, int], text: tuple[int, int, int], projection_width: int) -> Entry:
+    """A CLIP, towers as (layers, width, heads). Radford et al. 2021, arXiv:2103.00020, table 20."""
+    fields = dict(zip(("num_layers", "width", "num_heads"), image))
+    fields |= dict(zip(("text_num_layers", "text_width", "text_num_heads"), text))
+    fields |= {"patch_size": patch_size, "projection_width": projection_width}
+    return Entry("jaxdl.models.clip", "CLIP", fields, (_IMAGENET, (77,), ()), ("float32", "int32", "int32"))
+
+
+def _dcgan32() -> Entry:
+    """A DCGAN for colour images of 32x32."""
+    widths = (256, 128, 64)
+    fields = {"image_shape": _CIFAR, "generator_widths": widths, "discriminator_widths": widths[::-1]}
+    return Entry("jaxdl.models.gan", "GAN", fields, (64,))
+
+
 def _bert(attribute: str, num_layers: int = 12, width: int = 768, num_heads: int = 12) -> Entry:
     """A BERT. Devlin et al. 2018, arXiv:1810.04805, section 3."""
     fields = {"num_layers": num_layers, "width": width, "num_heads": num_heads}
@@ -111,6 +132,16 @@ MODELS: dict[str, Entry] = {
     "vit_l16": _vit(16, 24, 1024, 16),
     "vit_l32": _vit(32, 24, 1024, 16),
     "vit_h14": _vit(14, 32, 1280, 16),
+    "unet": Entry("jaxdl.models.unet", "UNet", input_shape=(_CIFAR, ()), input_dtype=("float32", "int32")),
+    "dit": _dit(2, 28, 1152, 16),
+    "dit_s2": _dit(2, 12, 384, 6),
+    "dit_b2": _dit(2, 12, 768, 12),
+    "dit_l2": _dit(2, 24, 1024, 16),
+    "dit_xl2": _dit(2, 28, 1152, 16),
+    "clip": _clip(32, (12, 768, 12), (12, 512, 8), 512),
+    "clip_vit_b32": _clip(32, (12, 768, 12), (12, 512, 8), 512),
+    "clip_vit_b16": _clip(16, (12, 768, 12), (12, 512, 8), 512),
+    "clip_vit_l14": _clip(14, (24, 1024, 16), (12, 768, 12), 768),
     "bert": _bert("MaskedBert"),
     "bert_base": _bert("MaskedBert"),
     "bert_large": _bert("MaskedBert", 24, 1024, 16),
@@ -127,7 +158,26 @@ MODELS: dict[str, Entry] = {
     "skip_gram": Entry("jaxdl.models.embeddings", "SkipGram", input_shape=((11,), (1, 6)), input_dtype="int32"),
     "cbow": Entry("jaxdl.models.embeddings", "CBOW", input_shape=((11,), (1, 6), (1, 11)), input_dtype="int32"),
     "glove": Entry("jaxdl.models.embeddings", "GloVe", input_shape=(2,), input_dtype="int32"),
+    # 64 numbers of noise to images of 28x28 and 32x32.
+    "dcgan": Entry("jaxdl.models.gan", "GAN", input_shape=(64,)),
+    "dcgan32": _dcgan32(),
+    "autoencoder": Entry("jaxdl.models.autoencoders", "Autoencoder", input_shape=(28, 28, 1)),
+    "stacked_autoencoder": Entry("jaxdl.models.autoencoders", "StackedAutoencoder", input_shape=(28, 28, 1)),
+    "convolutional_autoencoder": Entry(
+        "jaxdl.models.autoencoders", "ConvolutionalAutoencoder", input_shape=(28, 28, 1)
+    ),
+    "vae": Entry("jaxdl.models.autoencoders", "Autoencoder", {"variational": True}, (28, 28, 1)),
+    "convolutional_vae": Entry(
+        "jaxdl.models.autoencoders", "ConvolutionalAutoencoder", {"variational": True}, (28, 28, 1)
+    ),
+    "actor_critic": Entry("jaxdl.models.actor_critic", "ActorCritic", input_shape=(4,)),
     "vec2seq": Entry("jaxdl.models.rnn", "Vec2Seq", input_shape=(10,)),
+    # Nodes, edges, features of a node, and of an edge: Cora; the largest graph of MUTAG; of ESOL.
+    "gcn": Entry("jaxdl.models.gnn", "GCN", input_shape=(2708, 10_556, 1433), input_dtype="graph"),
+    "gat": Entry("jaxdl.models.gnn", "GAT", input_shape=(2708, 10_556, 1433), input_dtype="graph"),
+    "graphsage": Entry("jaxdl.models.gnn", "GraphSAGE", input_shape=(2708, 10_556, 1433), input_dtype="graph"),
+    "gin": Entry("jaxdl.models.gnn", "GIN", input_shape=(28, 66, 7), input_dtype="graph"),
+    "mpnn": Entry("jaxdl.models.gnn", "MPNN", input_shape=(55, 124, 45, 7), input_dtype="graph"),
     "seq2seq": Entry("jaxdl.models.seq2seq", "Seq2Seq", input_shape=((6,), (), (5,)), input_dtype="int32"),
 }
 

@@ -12,14 +12,14 @@ from jaxdl.layers.activations import Activation
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.normalization import Norm, Normalization, adds_bias
 from jaxdl.layers.regularization import Dropout
-from jaxdl.types import PositiveInt, Rate
+from jaxdl.types import NonNegativeInt, PositiveInt, Rate
 
 
 class CNN(nn.Module):
     """For each width a convolution, normalisation, activation and 2x2 max pooling; then a dense layer.
 
     Attributes:
-      num_outputs: number of classes, or of regression targets.
+      num_outputs: number of classes, or of regression targets; 0 leaves the last layer out.
       widths: channels of each convolution; each halves the image.
       kernel_size: side of the convolutions' window.
       activation: activation by name (jaxdl.layers.activations).
@@ -29,7 +29,7 @@ class CNN(nn.Module):
       initializer: kernel initialiser by name (jaxdl.layers.initializers).
     """
 
-    num_outputs: PositiveInt = 10
+    num_outputs: NonNegativeInt = 10
     widths: tuple[int, ...] = (32, 64)
     kernel_size: PositiveInt = 3
     activation: str = "relu"
@@ -51,4 +51,6 @@ class CNN(nn.Module):
             x = Activation(self.activation, name=f"activation{index}")(x, train=train)
             x = nn.max_pool(x, (2, 2), (2, 2), padding="SAME")
         x = Dropout(self.dropout_rate, name="dropout")(x.reshape(x.shape[0], -1), train=train)
+        if not self.num_outputs:
+            return x
         return nn.Dense(self.num_outputs, kernel_init=kernel_init, name="output")(x)

@@ -17,7 +17,7 @@ Shapes: B examples, T tokens, V tokens of the vocabulary.
 
 import functools
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -82,6 +82,17 @@ class GPT(nn.Module):
     scan_layers: bool = False
     remat: bool = False
     implementation: Implementation = "auto"
+
+    width_fields: ClassVar[tuple[str, ...]] = ("width", "mlp_width", "num_heads", "num_kv_heads")
+
+    def multipliers(self, ratio: float) -> dict[str, float]:
+        """What parametrizations multiply by at `ratio` times the base width, beside what shapes tell, by path pattern.
+
+        It undoes the embeddings' sqrt(width) where there is one; a tied head's multiplier is in what the head reads.
+        """
+        embedding = ratio**-0.5 if self.positions == "sinusoidal" else 1.0
+        head = {"output_norm": 1 / (ratio * embedding)} if self.tied_head else {}
+        return {"token_embedding": embedding, **head}
 
     def setup(self):
         kinds = get_args(Positions)

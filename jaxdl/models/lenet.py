@@ -16,14 +16,14 @@ import flax.linen as nn
 from jaxdl.layers.activations import Activation
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.regularization import Dropout
-from jaxdl.types import PositiveInt, Rate
+from jaxdl.types import NonNegativeInt, Rate
 
 
 class LeNet5(nn.Module):
     """Two 5x5 convolutions of 6 and 16 channels, each pooled by 2, and dense layers of 120, 84 and num_outputs.
 
     Attributes:
-      num_outputs: number of classes.
+      num_outputs: number of classes; 0 leaves the last layer out.
       activation: activation by name (jaxdl.layers.activations).
       pooling: average or max, over 2x2.
       padding: same pads the first convolution by 2, for 28x28 images; valid does not, for the paper's 32x32.
@@ -31,7 +31,7 @@ class LeNet5(nn.Module):
       initializer: kernel initialiser by name (jaxdl.layers.initializers).
     """
 
-    num_outputs: PositiveInt = 10
+    num_outputs: NonNegativeInt = 10
     activation: str = "tanh"
     pooling: Literal["average", "max"] = "average"
     padding: Literal["same", "valid"] = "same"
@@ -53,4 +53,6 @@ class LeNet5(nn.Module):
             x = nn.Dense(features, kernel_init=kernel_init, name=f"dense{index}")(x)
             x = Activation(self.activation, name=f"dense_activation{index}")(x, train=train)
             x = Dropout(self.dropout_rate, name=f"dropout{index}")(x, train=train)
+        if not self.num_outputs:
+            return x
         return nn.Dense(self.num_outputs, kernel_init=kernel_init, name="output")(x)

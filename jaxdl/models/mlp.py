@@ -6,20 +6,22 @@
 (2, 10)
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 
 from jaxdl.layers.activations import Activation
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.normalization import Norm, Normalization, adds_bias
 from jaxdl.layers.regularization import DropConnect, Dropout
-from jaxdl.types import PositiveInt, Rate
+from jaxdl.types import NonNegativeInt, PositiveInt, Rate
 
 
 class MLP(nn.Module):
     """Dense layers, each followed by normalisation, activation and dropout, and a last dense layer.
 
     Attributes:
-      num_outputs: number of outputs: classes, or regression targets.
+      num_outputs: number of outputs: classes, or regression targets; 0 leaves the last layer out.
       widths: units of each hidden layer; empty is a linear model.
       activation: activation by name: relu, tanh, gelu, ... (jaxdl.layers.activations).
       activation_parameter: the activation's own number, such as the slope of leaky_relu; unset is its usual value.
@@ -30,7 +32,7 @@ class MLP(nn.Module):
       initializer: kernel initialiser by name: he_normal, xavier_uniform, ... (jaxdl.layers.initializers).
     """
 
-    num_outputs: PositiveInt = 10
+    num_outputs: NonNegativeInt = 10
     widths: tuple[int, ...] = (256, 128)
     activation: str = "relu"
     activation_parameter: float | None = None
@@ -39,6 +41,8 @@ class MLP(nn.Module):
     dropout_rate: Rate = 0.0
     drop_connect_rate: Rate = 0.0
     initializer: str = "he_normal"
+
+    width_fields: ClassVar[tuple[str, ...]] = ("widths",)
 
     @nn.compact
     def __call__(self, inputs, *, train: bool):
@@ -51,4 +55,6 @@ class MLP(nn.Module):
             x = Norm(self.normalization, num_groups=self.num_groups, name=f"norm{index}")(x, train=train)
             x = Activation(self.activation, self.activation_parameter, name=f"activation{index}")(x, train=train)
             x = Dropout(self.dropout_rate, name=f"dropout{index}")(x, train=train)
+        if not self.num_outputs:
+            return x
         return nn.Dense(self.num_outputs, kernel_init=initializer(self.initializer), name="output")(x)

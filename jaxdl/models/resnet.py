@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxdl.layers.activations import Activation
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.normalization import Norm, Normalization, adds_bias
 from jaxdl.layers.regularization import Dropout, StochasticDepth
-from jaxdl.types import PositiveFloat, PositiveInt, Rate
+from jaxdl.types import NonNegativeInt, PositiveFloat, PositiveInt, Rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ResNet(nn.Module):
     """A residual network: stem, stages of residual blocks, each stage half the size of the one before, mean, dense.
 
     Attributes:
-      num_outputs: number of classes.
+      num_outputs: number of classes; 0 leaves the last layer out.
       stage_sizes: blocks of each stage.
       width: channels of the first stage; each stage doubles them.
       block: basic, two 3x3 convolutions; or bottleneck, 1x1, 3x3 and 1x1 with four times the channels.
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
       initializer: initialiser of the convolutions by name (jaxdl.layers.initializers).
     """
 
-    num_outputs: PositiveInt = 1000
+    num_outputs: NonNegativeInt = 1000
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     width: PositiveInt = 64
     block: Literal["basic", "bottleneck"] = "bottleneck"
@@ -94,6 +94,8 @@ class ResNet(nn.Module):
     stochastic_depth_rate: Rate = 0.0
     dropout_rate: Rate = 0.0
     initializer: str = "he_normal_fan_out"
+
+    width_fields: ClassVar[tuple[str, ...]] = ("width",)
 
     @nn.compact
     def __call__(self, inputs, *, train: bool):
@@ -125,6 +127,8 @@ class ResNet(nn.Module):
             x = parts.activation(name="output_activation")(x, train=train)
         x = jnp.mean(x, axis=(1, 2))
         x = Dropout(self.dropout_rate, name="dropout")(x, train=train)
+        if not self.num_outputs:
+            return x
         return nn.Dense(self.num_outputs, name="output")(x)
 
     def parts(self) -> Parts:

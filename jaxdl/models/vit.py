@@ -9,7 +9,7 @@ The named sizes are those of table 1, and Ti and S of Touvron et al. 2020, arXiv
 """
 
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,34 +17,21 @@ import jax.numpy as jnp
 from jaxdl.errors import InputError
 from jaxdl.layers.attention import Implementation
 from jaxdl.layers.normalization import Norm
+from jaxdl.layers.patches import patches
 from jaxdl.layers.positions import LearnedPositions, sinusoidal_2d
 from jaxdl.layers.regularization import Dropout
 from jaxdl.layers.transformer import TransformerBlock, TransformerStack
-from jaxdl.types import PositiveFloat, PositiveInt, Rate
-
-
-def patches(images, size: int):
-    """Images cut into squares: [B, H, W, C] to [B, H/size * W/size, size * size * C], row by row.
-
-    A patch holds its pixels row by row, the channels of a pixel next to each other.
-
-    Raises:
-      InputError: patches that do not divide the images.
-    """
-    batch, height, width, channels = images.shape
-    if height % size or width % size:
-        raise InputError(f"images of {height}x{width} pixels do not divide into patches of {size}x{size}.")
-    rows, columns = height // size, width // size
-    grid = images.reshape(batch, rows, size, columns, size, channels).swapaxes(2, 3)
-    return grid.reshape(batch, rows * columns, size * size * channels)
+from jaxdl.types import NonNegativeInt, PositiveFloat, PositiveInt, Rate
 
 
 class ViT(nn.Module):
     """Patches of an image as tokens of a transformer encoder, and one of its outputs, or their mean, as the image's.
 
     Attributes:
-      num_outputs: number of classes.
+      num_outputs: number of classes; 0 leaves the last layer out.
       patch_size: pixels of a patch's side.
+      patch_bias: whether the layer that takes patches in has a bias; CLIP's has none.
+      input_norm: whether the tokens are normalised before the first block, as CLIP's are.
       width: channels of a token.
       num_layers: number of blocks.
       num_heads: heads of the attention.
@@ -59,8 +46,10 @@ class ViT(nn.Module):
       implementation: of attention: auto, cuDNN in half precision on NVIDIA GPUs and else XLA; or xla.
     """
 
-    num_outputs: PositiveInt = 1000
+    num_outputs: NonNegativeInt = 1000
     patch_size: PositiveInt = 16
+    patch_bias: bool = True
+    input_norm: bool = False
     width: PositiveInt = 768
     num_layers: PositiveInt = 12
     num_heads: PositiveInt = 12
@@ -74,17 +63,18 @@ class ViT(nn.Module):
     remat: bool = False
     implementation: Implementation = "auto"
 
+    width_fields: ClassVar[tuple[str, ...]] = ("width", "mlp_width", "num_heads")
+
     @nn.compact
     def __call__(self, inputs, *, train: bool):
-        """Images [B, H, W, C] to logits [B, num_outputs].
+        """Images [B, H, W, C] to logits [B, num_outputs], or without outputs to the pooled tokens [B, width].
 
         Raises:
           InputError: patches that do not divide the images, or images of another size than the learned positions'.
         """
         rows, columns = inputs.shape[1] // self.patch_size, inputs.shape[2] // self.patch_size
-        x = nn.Dense(self.width, kernel_init=nn.initializers.lecun_normal(), name="patches")(
-            patches(inputs, self.patch_size)
-        )
+        embed = nn.Dense(self.width, self.patch_bias, kernel_init=nn.initializers.lecun_normal(), name="patches")
+        x = embed(patches(inputs, self.patch_size))
         if self.positions == "sinusoidal":
             x = x + sinusoidal_2d(rows, columns, self.width)[None].astype(x.dtype)
         if self.pool == "class":
@@ -92,6 +82,8 @@ class ViT(nn.Module):
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)).astype(x.dtype), x], axis=1)
         if self.positions == "learned":
             x = x + self._learned_positions(x.shape[1])
+        if self.input_norm:
+            x = Norm("layer", epsilon=self.norm_epsilon, name="input_norm")(x, train=train)
         x = Dropout(self.dropout_rate, name="dropout")(x, train=train)
         block = functools.partial(
             TransformerBlock,
@@ -107,6 +99,8 @@ class ViT(nn.Module):
         x, _ = TransformerStack(block, self.num_layers, self.scan_layers, self.remat, name="layers")(x, train=train)
         x = Norm("layer", epsilon=self.norm_epsilon, name="output_norm")(x, train=train)
         pooled = x[:, 0] if self.pool == "class" else x.mean(axis=1)
+        if not self.num_outputs:
+            return pooled
         return nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="output")(pooled)
 
     def _learned_positions(self, num_tokens: int):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxdl import losses, metrics
 from jaxdl.data.sources import read
 from jaxdl.errors import InputError
-from jaxdl.layers.batch_axis import example_keys
+from jaxdl.layers.batch_axis import evaluation_keys, example_keys
 from jaxdl.tasks.base import Task
 from jaxdl.types import Bounds, PositiveInt, Probability
 
@@ -23,8 +23,6 @@ MASK = "[MASK]"
 """What stands in a text, and in the vocabulary, for a hidden token."""
 
 Share = Annotated[float, Bounds(0, 1, exclusive_minimum=True)]
-
-_EVALUATION_KEY = 0  # evaluations hide the same tokens, whatever the seed of the run
 
 
 class Masked(NamedTuple):
@@ -233,8 +231,7 @@ class MaskedLanguageModeling(Task):
 
     def hide_for_evaluation(self, batch) -> Masked:
         """The batch with the tokens hidden that every evaluation hides of the examples `batch["index"]`, int32 [B]."""
-        keys = jax.vmap(lambda index: jax.random.fold_in(jax.random.key(_EVALUATION_KEY), index))(batch["index"])
-        return self.hide(keys, batch, self.evaluation_probability)
+        return self.hide(evaluation_keys(batch["index"]), batch, self.evaluation_probability)
 
     def hide(self, keys: jax.Array, batch, probability: float) -> Masked:
         """The batch with a share of the tokens hidden, drawn with keys [B]."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxdl.scaling.flops import product_flops
 from jaxdl.train.feed import DeviceFeed, HostFeed
 from jaxdl.train.program import Metrics, Program
 from jaxdl.train.trials import Trials
@@ -48,10 +49,12 @@ class Traced(NamedTuple):
     Attributes:
       zeros: in the shape of its metrics; neutral when metrics are merged.
       convolves: whether it has a convolution in it.
+      flops: of its matrix products and convolutions (`jaxdl.scaling.flops.product_flops`), over all devices.
     """
 
     zeros: Metrics
     convolves: bool
+    flops: int
 
 
 def trace_step(program: Program | Trials, batch_size: int) -> Traced:
@@ -60,7 +63,7 @@ def trace_step(program: Program | Trials, batch_size: int) -> Traced:
     state = jax.eval_shape(program.init, program.seed, pipeline.example())
     jaxpr, (_, metrics) = jax.make_jaxpr(program.step, return_shape=True)(state, pipeline.batch(0))
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics)
-    return Traced(zeros, "conv_general_dilated" in _primitives(jaxpr))
+    return Traced(zeros, "conv_general_dilated" in _primitives(jaxpr), product_flops(jaxpr))
 
 
 def pack(window: Metrics, run_axes: int) -> np.ndarray:

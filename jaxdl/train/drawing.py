@@ -33,7 +33,8 @@ def _sample(record: RunDirectory, program: Program, result: Result) -> None:
         return
     variables = jax.device_get(program.variables(result.state))
     try:
-        samples = program.task.sampler().sample(program.model, variables, program.data, jax.random.key(0))
+        sampler, key = program.task.sampler(), jax.random.key(0)
+        samples = program.task.sample(sampler, program.model, variables, program.data, key)
     except InputError as error:
         print(f"no samples: {error}")
         return

@@ -47,6 +47,8 @@ def _described(model) -> dict | str:
 
 
 def _plain(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a module within the model
+        return _described(value)
     return value if isinstance(value, (int, float, str, bool, tuple, type(None))) else str(value)
 
 

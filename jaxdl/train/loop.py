@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdl.errors import RunError
-from jaxdl.scaling.flops import parameter_count, xla_flops
+from jaxdl.scaling.flops import parameter_count
 from jaxdl.scaling.hardware import peak_flops
 from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train import memory
@@ -114,7 +114,6 @@ class _Loop:
         self.compile_seconds = 0.0
         self.frozen = False  # a state was seen to have frozen at a loss that was not finite
         self.profiling = False
-        self.flops: float | None = None
 
     def run(self) -> list[Result]:
         """From the start or the checkpoint to the end."""
@@ -178,13 +177,13 @@ class _Loop:
 
     def _open_runs(self) -> None:
         """Every record goes on from this step; runs that have ended stay as they are."""
-        parameters = parameter_count(self.state.params) // self.state.step.size  # of each member
+        members = self.state.step.size
+        parameters, flops = parameter_count(self.state.params) // members, self.traced.flops // members  # of each
         for index, (run, member) in enumerate(zip(self.runs, self.program.members, strict=True)):
             if run.ended is not None:
                 self.state = self.program.end(self.state, index)
                 continue
             run.rewind(self.step)
-            flops = None if self.flops is None else self.flops / len(self.runs)
             measured = {"compile_seconds": round(self.compile_seconds, 3), "flops_per_step": flops}
             run.record.environment(**describe(member, parameters, self.placement, **measured))
             run.record.status(state="running", step=self.step, steps=self.program.total_steps, error=None)
@@ -226,8 +225,6 @@ class _Loop:
         if hasattr(function, "lower"):
             numbers = self._number(0), self._number(1)
             function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
-            flops = xla_flops(function)
-            self.flops = None if flops is None else flops * self.placement.num_shards
         self.chunk = function
         self.compile_seconds = time.monotonic() - began
 
@@ -246,6 +243,8 @@ class _Loop:
         self._end_due()
         if self._evaluation_due():  # the run was stopped before it could evaluate
             self._pause()
+            if self._evaluation_due():  # and is to stop again: a further step would lose this evaluation
+                return self._asked_to_stop()
         if self.step >= total or self._all_ended():
             return 0
         # Processes must dispatch the same steps, so they cannot each go by their own clock.
@@ -325,15 +324,24 @@ class _Loop:
     def _write_window(self) -> None:
         step, window, (_, nonfinite_step) = self.pending.popleft()
         written = []
-        for run, metrics, bad in zip(self.runs, self.program.split(window), np.atleast_1d(nonfinite_step)):
+        split = self.program.split(window)
+        for run, member, metrics, bad in zip(self.runs, self.program.members, split, np.atleast_1d(nonfinite_step)):
             self.frozen |= bool(bad >= 0) and run.ended is None
             if bad >= 0 or run.ended is not None:  # this window is not whole; what happened is told later
                 continue
             values = {name: metric.compute() for name, metric in metrics.items()}
             run.append(step, "train", values)
+            self._tell_alarm(run, step, member.task.alarm(values))
             written.append(values)
         if written:
             self.progress.metrics(step, {name: np.mean([values[name] for values in written]) for name in written[0]})
+
+    def _tell_alarm(self, run: Run, step: int, alarm: str | None) -> None:
+        """What the task finds wrong with a training: told once, and in status.json for as long as it lasts."""
+        if alarm != run.alarm:
+            run.alarm = alarm
+            self.progress.say(f"step {step}  {self._name(run)}{alarm or 'that is over'}")
+            run.record.status(alarm=alarm and f"since step {step}: {alarm}")
 
     # Between steps.
 
@@ -413,20 +421,24 @@ class _Loop:
         self.watchdog.at(f"saving a checkpoint at step {self.step}")
         self.checkpoints.save(self.step, self._saved_tree(), [run.best_step() for run in self.runs])
 
-    def _diverged(self) -> dict[int, int]:
-        """The runs whose state has frozen since the last look, and the step at which it did."""
-        steps = np.atleast_1d(jax.device_get(self.state.nonfinite_step))
-        return {i: int(step) for i, (step, run) in enumerate(zip(steps, self.runs)) if step >= 0 and run.ended is None}
+    def _diverged(self) -> dict[int, tuple[int, str]]:
+        """The runs whose state has frozen since the last look: the step at which it did, and what was not finite."""
+        found = zip(np.atleast_1d(jax.device_get(self.state.nonfinite_step)), self.runs, self.program.members)
+        return {
+            index: member.where_nonfinite(int(place))
+            for index, (place, run, member) in enumerate(found)
+            if place >= 0 and run.ended is None
+        }
 
     def _end_diverged(self) -> None:
         """Ends the runs whose loss was not finite."""
-        for index, bad in self._diverged().items():
+        for index, (bad, what) in self._diverged().items():
             run = self.runs[index]
             rollbacks = run.record.read_status().get("rollbacks", 0)
             again = f" again, after {rollbacks} rollbacks" if rollbacks else ""
             run.ended = "diverged"
             run.error = Diverged(
-                f"the loss or its gradient was not finite at step {bad}{again}; "
+                f"{what} or its gradient was not finite at step {bad}{again}; "
                 "lower --learning_rate, set --clip_norm, or choose --on_nonfinite=skip or rollback."
             )
             if len(self.runs) > 1:
@@ -435,7 +447,7 @@ class _Loop:
 
     def _rolled_back(self) -> bool:
         """When the state has frozen: goes back to the checkpoint before, where that was asked for and may be done."""
-        bad = self._diverged().get(0)
+        bad, what = self._diverged().get(0, (None, ""))
         rollbacks = self.runs[0].record.read_status().get("rollbacks", 0)
         if bad is None or self.config.on_nonfinite != "rollback" or rollbacks >= MAX_ROLLBACKS:
             return False
@@ -449,7 +461,7 @@ class _Loop:
         self._read_position()
         self.runs[0].rewind(self.step)
         self.runs[0].record.status(rollbacks=rollbacks + 1)
-        told = f"the loss or its gradient was not finite at step {bad}"
+        told = f"{what} or its gradient was not finite at step {bad}"
         self.progress.say(f"{told}: back to step {step}, leaving out {bad - step + 1} batches")
         self.progress.restart(self.step)
         return True
@@ -472,9 +484,9 @@ class _Loop:
     def _mfu(self) -> float | None:
         """Model FLOPs utilisation: the share of the devices' peak that the steps took; None where that is not known."""
         peak = peak_flops(self.placement.mesh.devices.flat[0])
-        if peak is None or self.flops is None or not self.seconds:
+        if peak is None or not self.seconds:
             return None
-        return round(self.flops * self._speed() / (peak * self.placement.num_shards), 4)
+        return round(self.traced.flops * self._speed() / (peak * self.placement.num_shards), 4)
 
     def _finish(self, status: int) -> list[Result]:
         """Waits for the last checkpoint and gathers the results."""

@@ -3,7 +3,7 @@
 import ctypes
 import gc
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
 
 
 def release() -> None:
@@ -20,4 +20,4 @@ def release() -> None:
     trim(0)
     # From here on the steps' own buffers stay, or each step would ask for its pages anew.
     option(M_TRIM_THRESHOLD, 2**30)
-    option(M_MMAP_THRESHOLD, 2**25)
+    option(M_MMAP_MAX, 0)

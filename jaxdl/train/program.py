@@ -15,10 +15,12 @@ import optax
 
 from jaxdl.data.base import Data
 from jaxdl.data.pipeline import Pipeline
-from jaxdl.layers.batch_axis import batch_context, batch_sum
+from jaxdl.errors import InputError
+from jaxdl.layers.batch_axis import batch_context, batch_sum, evaluation_keys
 from jaxdl.losses import penalty
 from jaxdl.metrics import Last, Mean
 from jaxdl.optimizers import Update, build_optimizer, ema_update
+from jaxdl.parametrization import Scales, scale_initial
 from jaxdl.paths import weight_mask
 from jaxdl.tasks.base import Task
 from jaxdl.train.precision import LossScale, cast_floats
@@ -33,13 +35,15 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: updates made so far, int32 [].
       skipped_batches: batches that rolling back has left out; step t trains on batch t + skipped_batches.
-      nonfinite_step: the step at which the loss stopped being finite and the state froze, or -1.
+      nonfinite_step: the step at which the loss stopped being finite and the state froze, or -1; of P players,
+        P times the step and the number of the player whose loss it was (`Program.where_nonfinite`).
       key: the run's random key data; step t uses `fold_in(key, t)`.
       params: trainable arrays, float32. With several players, the top level is the players' names.
       model_state: the model's other collections (batch statistics), float32.
       opt_state: one optimizer state a player.
       ema: exponential moving average of `params`, or None.
       loss_scale: for float16, or None.
+      carry: what the task carries from step to step beside the model (`Task.initial_carry`), or None.
     """
 
     step: jax.Array
@@ -51,10 +55,11 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: dict[str, Any]
     ema: Any
     loss_scale: LossScale | None
+    carry: Any = None
 
     def for_evaluation(self) -> "TrainState":
         """Without what only an update needs."""
-        return self.replace(opt_state={}, loss_scale=None)
+        return self.replace(opt_state={}, loss_scale=None, carry=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Program:
       remat: recompute activations in the backward pass instead of keeping them.
       gradient_accumulation: microbatches a step; the gradient is their mean.
       on_nonfinite: what a loss or gradient that is not finite does; see `TrainerConfig`.
+      scales: factors of initial values and learning rates by path (`jaxdl.parametrization`), or None.
     """
 
     model: Any
@@ -90,6 +96,7 @@ class Program:
     remat: bool = False
     gradient_accumulation: int = 1
     on_nonfinite: str = "halt"
+    scales: Scales | None = None
 
     @property
     def members(self) -> tuple["Program", ...]:
@@ -119,6 +126,8 @@ class Program:
         key = jax.random.key(seed)
         example = self._prepare({name: value[:1] for name, value in batch.items()})
         variables = dict(self.task.init(self.model, jax.random.fold_in(key, 0), example))
+        if self.scales:
+            variables["params"] = scale_initial(variables["params"], self.scales)
         for collection, subtrees in (initial or {}).items():
             variables[collection] = {**variables[collection], **subtrees}
         params = variables.pop("params", {})
@@ -135,10 +144,11 @@ class Program:
             },
             ema=None if self.update.ema_decay is None else jax.tree.map(jnp.array, params),
             loss_scale=LossScale.create() if self.precision == "float16" else None,
+            carry=self.task.initial_carry(jax.random.fold_in(key, 2)),
         )
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One update of every player in turn.
+        """One step of the task: one update of every player in turn, or what the task has in place of that.
 
         Args:
           state: as `init` or the last step gave it.
@@ -149,27 +159,18 @@ class Program:
         """
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, model_key = jax.random.split(key)
-        batch = self.data.decode(batch)
-        for index, augment in enumerate(self.augmentations):
-            batch = augment(jax.random.fold_in(augment_key, index), batch)
-        batch = self.data.standardize(batch)
+        batch = self.data.standardize(self._augmented(augment_key, self.data.decode(batch)))
 
-        new, metrics, finite = state, {}, jnp.bool_(True)
-        for index, player in enumerate(self.task.players):
-            new, player_metrics, player_finite = self._update_player(
-                player, new, batch, jax.random.fold_in(model_key, index)
-            )
-            metrics |= player_metrics
-            finite &= player_finite
+        new, metrics, finite = self.task.step(self, state, batch, model_key)
         if self.update.ema_decay is not None:
             average = ema_update(state.ema, new.params, self.update.ema_decay, state.step, self.update.ema_debias)
             new = new.replace(ema=average)
-        return self._guard(state, new.replace(step=state.step + 1), metrics, finite)
+        return self._guard(state, new.replace(step=state.step + 1), metrics, jnp.atleast_1d(finite))
 
     def evaluate(self, state: TrainState, batch: Batch) -> Metrics:
         """The task's metrics of one evaluation batch, summed over its shards."""
-        batch = self._prepare(batch)
-        metrics = self.task.evaluate(self._bind(state), batch)
+        batch = self._prepare(batch) if self.task.views == 1 else self._prepare_views(batch)
+        metrics = self.task.evaluate(self.bind(state), batch)
         return {name: metric.summed() for name, metric in metrics.items()}
 
     def merge(self, metrics: Metrics, others: Metrics) -> Metrics:
@@ -178,26 +179,66 @@ class Program:
 
     def predict(self, state: TrainState, batch: Batch, **kwargs) -> Any:
         """The model's float32 outputs for a raw batch, in evaluation mode; `kwargs` are those of its `apply`."""
-        return self._bind(state)(*self.task.inputs(self._prepare(batch)), **kwargs)
+        return self.bind(state)(*self.task.inputs(self._prepare(batch)), **kwargs)
 
     def learning_rate(self, state: TrainState) -> jax.Array:
         """The learning rate of the first player's next update, float32 []."""
         player = self.task.players[0]
         return self._optimizer(player, state.params)[1](state.step, state.opt_state[player])
 
-    # The parts of a step.
+    def where_nonfinite(self, nonfinite_step: int) -> tuple[int, str]:
+        """The step at which a state froze, and what was not finite there, in words: "the loss" of a single player."""
+        players = self.task.players
+        step, player = divmod(nonfinite_step, len(players))
+        return step, "the loss" if len(players) == 1 else f"the loss of the {players[player]}"
+
+    # The parts of a step, of which a task may make its own.
 
     def _prepare(self, batch: Batch) -> Batch:
         return self.data.standardize(self.data.decode(batch))
 
+    def _augmented(self, key: jax.Array, batch: Batch) -> Batch:
+        """A decoded batch as the task trains on it: augmented, in as many views as it asks for."""
+
+        def once(key):
+            augmented = batch
+            for index, augment in enumerate(self.augmentations):
+                augmented = augment(jax.random.fold_in(key, index), augmented)
+            return augmented
+
+        if self.task.views == 1:
+            return once(key)
+        if not self.augmentations:
+            raise InputError(
+                f"this task compares {self.task.views} views of each example, which are equal without augmentation: "
+                "give --augment, such as --augment=resized_crop,flip."
+            )
+        keys = jax.random.split(key, self.task.views)
+        return batch | {"inputs": jax.vmap(lambda key: once(key)["inputs"], out_axes=1)(keys)}
+
+    def _prepare_views(self, batch: Batch) -> Batch:
+        """An evaluation batch in views, each drawn by its example's place in the split alone."""
+
+        def of_example(key, example):
+            with batch_context(axis_name=None):
+                views = self._augmented(key, jax.tree.map(lambda x: x[None], example))
+            return views["inputs"][0]
+
+        batch = self.data.decode(batch)
+        return self.data.standardize(
+            batch | {"inputs": jax.vmap(of_example)(evaluation_keys(batch["index"]), dict(batch))}
+        )
+
     def _own(self, player: str, params):
-        return params if len(self.task.players) == 1 else params[player]
+        return params if len(self.task.players) == 1 else {player: params[player]}
 
     def _with_own(self, player: str, params, own):
-        return own if len(self.task.players) == 1 else {**params, player: own}
+        return own if len(self.task.players) == 1 else {**params, **own}
 
     def _optimizer(self, player: str, params):
-        return build_optimizer(self.update, self.optimizer, self.schedule, self._own(player, params), self.total_steps)
+        own = self._own(player, params)
+        parts = self.update, self.optimizer, self.schedule
+        return build_optimizer(*parts, own, self.total_steps, self.scales, everything=params)
 
     @property
     def _dtype(self):
@@ -208,8 +249,8 @@ class Program:
         params = state.params if state.ema is None else state.ema
         return {"params": cast_floats(params, self._dtype), **state.model_state}
 
-    def _bind(self, state: TrainState) -> Callable:
-        """The model in evaluation mode."""
+    def bind(self, state: TrainState) -> Callable:
+        """The model in evaluation mode: `forward(*inputs, **kwargs) -> outputs`, float32."""
         variables = self.variables(state)
 
         def forward(*inputs, **kwargs):
@@ -228,17 +269,18 @@ class Program:
             mutable, calls = dict(model_state), []
 
             def forward(*inputs, **kwargs):
+                kwargs = {"mutable": list(mutable), **kwargs}
                 rng = jax.random.fold_in(model_key, len(calls))
                 calls.append(None)
 
                 def apply(variables, inputs):
-                    return self.model.apply(
-                        variables, *inputs, train=True, rngs={"dropout": rng}, mutable=list(mutable), **kwargs
-                    )
+                    return self.model.apply(variables, *inputs, train=True, rngs={"dropout": rng}, **kwargs)
 
                 apply = jax.checkpoint(apply) if self.remat else apply
-                outputs, changed = apply({**variables, **mutable}, cast_floats(inputs, self._dtype))
-                mutable.update(cast_floats(changed, jnp.float32))
+                outputs = apply({**variables, **mutable}, cast_floats(inputs, self._dtype))
+                if kwargs["mutable"] is not False:
+                    outputs, changed = outputs
+                    mutable.update(cast_floats(changed, jnp.float32))
                 return cast_floats(outputs, jnp.float32)
 
             loss, metrics = self.task.loss(forward, batch, task_key, player)
@@ -278,8 +320,16 @@ class Program:
             loss, gradient = loss / count, jax.tree.map(lambda g: g / count, gradient)
         return loss, metrics, model_state, jax.tree.map(lambda g: g / scale, gradient)
 
-    def _update_player(self, player: str, state: TrainState, batch: Batch, key: jax.Array):
-        """The state after this player's update, its metrics, and whether loss and gradient were finite."""
+    def update_player(self, player: str, state: TrainState, batch: Batch, key: jax.Array):
+        """One update of a player by its gradient on a batch: penalties, clipping, optimizer and loss scale included.
+
+        Args:
+          batch: what `Task.loss` takes, this shard's rows of it.
+
+        Returns:
+          The state after it (its `step` and average stay), the metrics of the global batch, and whether loss and
+          gradient were finite.
+        """
         loss, metrics, model_state, gradient = self._gradients(player, state, batch, key)
         loss, gradient = batch_sum((loss, gradient))
         metrics = {name: metric.summed() for name, metric in metrics.items()}
@@ -310,14 +360,19 @@ class Program:
         return new, metrics, finite
 
     def _guard(self, old: TrainState, new: TrainState, metrics: Metrics, finite: jax.Array):
-        """What a loss or gradient that is not finite does to the state, and to the metrics of its step."""
+        """What a loss or gradient that is not finite does to the state, and to the metrics of its step.
+
+        Args:
+          finite: bool [1], or [players].
+        """
         if self.on_nonfinite == "ignore":
             return new, metrics
         frozen = old.nonfinite_step >= 0
-        keep = finite & ~frozen
+        keep = finite.all() & ~frozen
         metrics = jax.tree.map(lambda m: jnp.where(keep, m, jnp.zeros_like(m)), metrics)
         if self.on_nonfinite == "skip":
             kept = old.replace(step=new.step, loss_scale=new.loss_scale)
         else:  # halt and rollback: freeze here, so that the loop, which looks later, finds the state of this very step
-            kept = old.replace(nonfinite_step=jnp.where(frozen, old.nonfinite_step, old.step))
+            place = old.step * len(self.task.players) + jnp.argmin(finite)  # the first that is not
+            kept = old.replace(nonfinite_step=jnp.where(frozen, old.nonfinite_step, place))
         return jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, kept), metrics

@@ -55,9 +55,10 @@ class Progress:
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """New training metrics, of `step`."""
-        self._postfix = (
-            f"loss {values.get('loss', float('nan')):.4f}, lr {values.get('learning_rate', float('nan')):.2e}"
-        )
+        losses = {name: value for name, value in values.items() if name == "loss" or name.endswith("_loss")}
+        shown = {"loss": losses["loss"]} if "loss" in losses else losses  # else one of each player
+        rate = next((value for name, value in values.items() if name.endswith("learning_rate")), float("nan"))
+        self._postfix = ", ".join([*(f"{name} {value:.4f}" for name, value in shown.items()), f"lr {rate:.2e}"])
         now = time.monotonic()
         if self._lines and (now - self._last_line >= self.LINE_SECONDS or step >= self._total):
             self._last_line = now

@@ -95,8 +95,13 @@ class RunDirectory:
 
     # flags.txt
 
-    def check_flags(self, ours: Mapping[str, str], changeable: set[str]) -> list[str]:
+    def check_flags(
+        self, ours: Mapping[str, str], changeable: set[str], defaults: Mapping[str, str] | None = None
+    ) -> list[str]:
         """Compares with the flags that are there already; gives one line for each change that may be made.
+
+        A flag that is not there, as the run is of a version before it, may be added at its default: that is what runs
+        without it do.
 
         Raises:
           InputError: flags that make another run of this; the differences are told.
@@ -109,7 +114,8 @@ class RunDirectory:
         told = {
             name: f"--{name}={theirs.get(name, '(not there)')} -> {ours.get(name, '(not there)')}" for name in changed
         }
-        refused = [told[name] for name in changed if name not in changeable]
+        added = {name for name in changed if name not in theirs and ours[name] == (defaults or {}).get(name)}
+        refused = [told[name] for name in changed if name not in changeable | added]
         if refused:
             raise InputError(
                 f"{self.path} is a run with other flags: {'; '.join(refused)}. "

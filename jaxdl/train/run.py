@@ -20,6 +20,7 @@ class Run:
       lines: its lines of metrics.jsonl so far.
       ended: why its training is over, "done", "stopped" or "diverged"; None while it goes on.
       error: what to tell of it.
+      alarm: what the task found wrong with its training at the last line of metrics, or None.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Run:
         self.lines: list[Mapping[str, Any]] = []
         self.ended = ended
         self.error: Exception | None = None
+        self.alarm: str | None = None
 
     def rewind(self, step: int) -> None:
         """Goes on from `step`: later lines are cut away."""

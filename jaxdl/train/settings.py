@@ -6,12 +6,15 @@ from typing import Literal
 from jaxdl.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 CHANGEABLE = {
-    *("steps", "epochs", "keep_checkpoints", "patience"),
+    *("steps", "epochs", "flops_budget", "flops_rule", "branch_from", "branch_step", "keep_checkpoints", "patience"),
     *("eval_batch_size", "log_every", "progress", "tensorboard", "plots", "profile_steps", "watchdog_seconds"),
     *("data_dir", "prefetch", "data_threads", "data_workers", "steps_per_dispatch", "compilation_cache"),
     *("mesh", "parallelism", "coordinator_address", "num_processes", "process_id"),
 }
 """Flags with which a run may be continued although they differ from those it began with."""
+
+LENGTHS = ("steps", "epochs", "flops_budget")
+"""Flags that say how long a run is; the one given last counts."""
 
 NOT_RECORDED = ("workdir", "coordinator_address", "num_processes", "process_id")
 """Flags that say where a run lives, not what it is: they are not in its flags.txt."""
@@ -26,9 +29,16 @@ class TrainerConfig:
       data_dir: Folder of the prepared TFDS datasets, or of the dataset's files.
       initialize_from: A run directory, or a .safetensors file, whose parameters the run begins with: all top-level
         parts that both models have. A run that is continued has its own checkpoint.
+      branch_from: A run directory whose first steps this run takes over instead of making them again: to the bit the
+        same run, at another length, as long as the learning rate was the same (schedule wsd before its decay).
+      branch_step: The step of branch_from's checkpoint to go on from.
       seed: Seed of everything random: initialisation, order of examples, augmentation, dropout.
       steps: Length of the run in steps.
-      epochs: Length of the run in passes over the training split; of steps and epochs the one given last counts.
+      epochs: Length of the run in passes over the training split.
+      flops_budget: Length of the run in training FLOPs, as many steps as they pay for; of steps, epochs and
+        flops_budget the one given last counts.
+      flops_rule: What a step costs of flops_budget: products, the matrix products and convolutions that it makes; or
+        6nd, six for each parameter and token (each example, where the data have no length).
       batch_size: Examples in a step, over all devices and hosts.
       eval_batch_size: Examples in an evaluation batch; the training batch size if none.
       log_every: Steps between lines of training metrics, each the mean since the line before.
@@ -64,9 +74,13 @@ class TrainerConfig:
     workdir: str = ""
     data_dir: str = "~/tensorflow_datasets"
     initialize_from: str | None = None
+    branch_from: str | None = None
+    branch_step: PositiveInt | None = None
     seed: Seed = 0
     steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None
+    flops_budget: PositiveFloat | None = None
+    flops_rule: Literal["products", "6nd"] = "products"
     batch_size: PositiveInt = 64
     eval_batch_size: PositiveInt | None = None
     log_every: PositiveInt = 50

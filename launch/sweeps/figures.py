@@ -298,9 +298,9 @@ def _best_curves(view: View, axes) -> None:
         mean = values.mean(axis=0)
         color, dashes = PALETTE[index], DASHES[index // 3 % 3]
         label = ", ".join(f"{flag.rpartition('.')[2]}={_short(text)}" for flag, text in setting.values.items())
-        told = f"{label}  {with_spread(setting.mean(), setting.spread())}"
+        told = f"{label or 'each at its best:'}  {with_spread(setting.mean(), setting.spread())}"
         marker = "o" if len(steps) == 1 else ""
-        axes.plot(steps, mean, color=color, linestyle=dashes, linewidth=1.4, marker=marker, label=told.strip())
+        axes.plot(steps, mean, color=color, linestyle=dashes, linewidth=1.4, marker=marker, label=told)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0 * mean
         axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.12, linewidth=0)
         late += [*(mean - spread)[len(steps) // 4 :], *(mean + spread)[len(steps) // 4 :]]

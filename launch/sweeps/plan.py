@@ -248,41 +248,41 @@ class Cost:
       steps: updates.
       examples: how many are trained on, repeats counted.
       parameters: trained numbers.
-      flops: floating-point operations of training, as XLA counts the step before optimisation, where the body of a
-        loop (a recurrent network's) counts once; None where it does not count.
+      flops: of the matrix products and convolutions of training.
       checkpoint_bytes: on disk, when as many checkpoints are there as are kept, and the best.
     """
 
     steps: int
     examples: int
     parameters: int
-    flops: int | None
+    flops: int
     checkpoint_bytes: int
 
 
-def cost(settings: Settings) -> Cost:
+def cost(settings: Settings, data=None) -> Cost:
     """What a run with these settings takes; its step is traced and not computed.
+
+    Args:
+      data: what its dataset's flags load, where that is at hand.
 
     Raises:
       InputError: its parts do not fit together, or its data is not there.
     """
     import jax
 
-    from jaxdl.experiment import build
-    from jaxdl.scaling.flops import parameter_count, xla_flops
+    from jaxdl.experiment import build, trace
+    from jaxdl.scaling.flops import parameter_count
 
-    program, trainer = build(settings), settings.trainer
+    program, trainer = build(settings, {"dataset": data}, check=False), settings.trainer
     rows = program.pipeline(trainer.batch_size).batch(0)
     batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in rows.items()}
     state = jax.eval_shape(program.init, jax.ShapeDtypeStruct((), "uint32"), batch)
-    whole = dataclasses.replace(program, gradient_accumulation=1)  # microbatches are a loop, whose body counts once
-    flops = xla_flops(jax.jit(whole.step).lower(state, batch))
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     return Cost(
         steps=program.total_steps,
         examples=program.total_steps * trainer.batch_size,
         parameters=parameter_count(state.params),
-        flops=None if flops is None else flops * program.total_steps,
+        flops=trace(program, settings).flops * program.total_steps,
         checkpoint_bytes=state_bytes * (trainer.keep_checkpoints + 1),
     )
 
@@ -305,10 +305,14 @@ def dry_run(settings: Mapping[str, Settings], trials: Sequence[Trial]) -> list[s
     groups: dict[tuple, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(settings[trial.name].program_key(), []).append(trial)
-    costs = []
+    costs, loaded, data = [], None, None
     for group in groups.values():
+        first = settings[group[0].name]
+        wanted = (first.names["dataset"], first.values["dataset"], first.trainer.data_dir)
         try:
-            costs.append(cost(settings[group[0].name]))
+            if wanted != loaded:  # the last one alone is kept: data may be large
+                loaded, data = wanted, first.make("dataset").load(first.trainer.data_dir)
+            costs.append(cost(first, data))
         except InputError as error:
             raise InputError(f"trial {group[0].name}: {error}") from None
     counts = [len(group) for group in groups.values()]
@@ -316,16 +320,15 @@ def dry_run(settings: Mapping[str, Settings], trials: Sequence[Trial]) -> list[s
     rows = [(name, *_cost_row(count, each)) for name, count, each in zip(_names(groups), counts, costs)]
     lines += ["", f"{_plural(len(groups), 'program')}, for each trial of it:", *_table([head, *rows])]
 
-    def total(name: str) -> int | None:
-        values = [getattr(each, name) for each in costs]
-        return None if None in values else sum(count * value for count, value in zip(counts, values))
+    def total(name: str) -> int:
+        return sum(count * getattr(each, name) for count, each in zip(counts, costs))
 
     lines += [
         "",
         f"in all: {_plural(len(trials), 'trial')} of {_plural(len(groups), 'program')}, {total('steps'):,} steps, "
         f"{total('examples'):,} examples, {_flops(total('flops'))} training FLOPs, "
         f"at most {_bytes(total('checkpoint_bytes'))} of checkpoints",
-        "(FLOPs as XLA counts a step, the body of a loop once; nothing was computed)",
+        "(FLOPs are those of matrix products and convolutions; nothing was computed)",
     ]
     return lines
 
@@ -365,8 +368,8 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _flops(count: int | None) -> str:
-    return "unknown" if count is None else f"{count:.3g}"
+def _flops(count: int) -> str:
+    return f"{count:.3g}"
 
 
 def _bytes(count: int) -> str:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxdl.train.record import STOP, guard_disk
+from jaxdl.train.settings import LENGTHS
 from launch.executors.base import Ended, Executor, Job
 from launch.sweeps.directory import SweepDirectory, lock_holder
 from launch.sweeps.plan import Trial
@@ -88,6 +89,14 @@ class Progress:
             return None
         return (self.seen.steps - self.seen.step) * (time.monotonic() - since) / (self.seen.step - step)
 
+    def work(self) -> tuple[float, float]:
+        """How much of it is done, and the whole: in steps, epochs or FLOPs where these vary, else 1."""
+        lengths = [self.trial.values[name] for name in LENGTHS if self.trial.values.get(name, "none") != "none"]
+        whole = float(lengths[0]) if lengths else 1.0
+        if self.phase in ("ended", "failed"):
+            return whole, whole
+        return whole * min(1.0, self.seen.step / self.seen.steps) if self.seen.steps else 0.0, whole
+
 
 class Scheduler:
     """Runs the trials of a sweep.
@@ -127,7 +136,7 @@ class Scheduler:
         self._ended: dict[str, tuple[Ended, float]] = {}
         self._due: collections.deque[str] = collections.deque()
         self._credit, self._looked = 0.0, time.monotonic()
-        self._began, self._done = time.monotonic(), 0
+        self._began, self._done, self._work_before = time.monotonic(), 0, 0.0
 
     def run(self, ask_all: bool = False) -> None:
         """Until every trial has ended, the command is asked to leave, or a trial fails twice in the same way.
@@ -140,6 +149,7 @@ class Scheduler:
         for trial in self.sweep.trials():
             self._add(trial)
         self._adopt()
+        self._work_before = self._work()[0]
         while ask_all and not self.search.exhausted and self._ask(1000):
             pass
         stopping = False
@@ -176,9 +186,18 @@ class Scheduler:
             told += f", {self._number - len(self.trials)} to come"
         if self._asked() is not None or self.broken:
             return f"{told}; stopping: {len(self._jobs)} to save and leave"
-        if not left or not self._done:
+        work, rest = self._work()
+        if not left or not self._done or work <= self._work_before:
             return told
-        return f"{told}; about {duration(left * (time.monotonic() - self._began) / self._done)} left"
+        speed = (work - self._work_before) / (time.monotonic() - self._began)
+        return f"{told}; about {duration(rest / speed)} left"
+
+    def _work(self) -> tuple[float, float]:
+        """How much is done, and how much is left, trials to come being like those that are known."""
+        amounts = [progress.work() for progress in self.trials.values()]
+        done, whole = (sum(amount) for amount in zip(*amounts)) if amounts else (0.0, 0.0)
+        whole *= max(1.0, self._number / max(len(amounts), 1))
+        return done, whole - done
 
     # Which trials there are, and where they stand.
 

@@ -20,6 +20,8 @@ ON = {  # at a strength that certainly changes something
     "flip": augmentation.Flip(horizontal=0.5, vertical=0.5),
     "crop": augmentation.Crop(padding=2),
     "crop_reflect": augmentation.Crop(padding=2, mode="reflect"),
+    "resized_crop": augmentation.ResizedCrop(),
+    "grayscale": augmentation.Grayscale(probability=0.9),
     "rotate": augmentation.Rotate(degrees=40.0),
     "color_jitter": augmentation.ColorJitter(),
     "cutout": augmentation.Cutout(size=3),
@@ -31,6 +33,7 @@ ON = {  # at a strength that certainly changes something
 OFF = {
     "flip": augmentation.Flip(horizontal=0.0, vertical=0.0),
     "crop": augmentation.Crop(padding=0),
+    "grayscale": augmentation.Grayscale(probability=0.0),
     "rotate": augmentation.Rotate(degrees=0.0),
     "color_jitter": augmentation.ColorJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0),
     "cutout": augmentation.Cutout(size=0),
@@ -118,6 +121,37 @@ def test_crop_is_a_shift_and_all_shifts_happen():
     assert places == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
 
 
+def test_a_resized_crop_is_a_part_of_the_image_stretched():
+    """Of a ramp in both directions: again a ramp, as steep as the part is long, inside the border."""
+    place = (jnp.arange(SIZE) + 0.5) / SIZE
+    ramp = jnp.stack(jnp.meshgrid(place, place, indexing="ij"), axis=-1)  # channels: how far down, how far right
+    crop = augmentation.ResizedCrop(min_area=0.25, max_area=0.5, max_ratio=2.0)
+    result = np.asarray(jax.jit(crop)(KEY, {"inputs": jnp.tile(ramp[None], (300, 1, 1, 1))})["inputs"])
+    down, right = result[:, 1:-1, 0, 0], result[:, 0, 1:-1, 1]  # beyond the outermost centres there is no ramp
+    height, width = (np.median(np.diff(x), axis=1) * SIZE for x in (down, right))
+    area, ratio = height * width, width / height
+    assert (area < 0.5 + 1e-3).all() and (area > 0.25 - 1e-3).mean() > 0.9  # a side is cut to the image's
+    assert 0.5 - 1e-3 < ratio.min() < 0.7 and 1.4 < ratio.max() < 2 + 1e-3
+    middle = result[:, SIZE // 2 - 1 : SIZE // 2 + 1, 0, 0].mean(axis=1)
+    assert (middle - height / 2 > -1e-2).all() and (middle + height / 2 < 1 + 1e-2).all()
+    assert np.ptp(middle - height / 2) > 0.3  # everywhere
+    whole = augmentation.ResizedCrop(min_area=1.0, max_area=1.0, max_ratio=1.0)
+    np.testing.assert_allclose(whole(KEY, _batch())["inputs"], _batch()["inputs"], atol=1e-6)
+
+
+def test_probabilities_of_changes_of_colour():
+    batch = {"inputs": jnp.tile(_batch(1)["inputs"], (400, 1, 1, 1))}
+    gray = (
+        np.ptp(np.asarray(augmentation.Grayscale(probability=0.25)(KEY, batch)["inputs"]), axis=-1).max((1, 2)) < 1e-6
+    )
+    jitter = augmentation.ColorJitter(saturation=0.0, hue=0.0, probability=0.25)(KEY, batch)["inputs"]
+    jittered = np.abs(np.asarray(jitter - batch["inputs"])).max((1, 2, 3)) > 1e-6
+    for changed in (gray, jittered):
+        assert 0.25 - 4 * 0.022 < changed.mean() < 0.25 + 4 * 0.022  # four standard errors of 400 draws
+    one_channel = {"inputs": batch["inputs"][..., :1]}
+    np.testing.assert_array_equal(augmentation.Grayscale(1.0)(KEY, one_channel)["inputs"], one_channel["inputs"])
+
+
 @pytest.mark.parametrize("mode, scipys", [("nearest", "nearest"), ("constant", "grid-constant")])
 def test_rotation_equals_scipys_about_the_centre(mode, scipys):
     batch = _batch(3)
@@ -163,7 +197,7 @@ def test_mix_is_the_weight_of_labels(mixer):
     batch["inputs"] = jnp.broadcast_to(batch["labels"][:, None, None, None] / 10, batch["inputs"].shape)
     result = jax.jit(mixer)(KEY, batch)
     expected = result["mix"] * result["labels"] + (1 - result["mix"]) * result["labels_b"]
-    np.testing.assert_allclose(jnp.mean(result["inputs"], axis=(1, 2, 3)), expected / 10, atol=1e-6)
+    np.testing.assert_allclose(np.float64(result["inputs"]).mean(axis=(1, 2, 3)), expected / 10, atol=1e-6)
     assert result["labels_b"].dtype == jnp.int32 and result["mix"].dtype == jnp.float32
     assert jnp.std(result["mix"]) > 0.1
     assert sorted(result["labels_b"].tolist()) == sorted(batch["labels"].tolist())

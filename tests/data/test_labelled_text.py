@@ -44,6 +44,16 @@ def test_csv_with_a_header_and_one_file(tmp_path):
     assert data.tokenizer.words[1] == "a,"
 
 
+def test_label_noise_changes_training_labels_alone(tmp_path):
+    (tmp_path / "all.tsv").write_text("".join(f"a {n}\t{n % 2}\n" for n in range(100)))
+    clean, noisy = (LabelledText(path="all.tsv", label_noise=rate).load(str(tmp_path)) for rate in (0.0, 0.2))
+    for name, source in noisy.splits.items():
+        one, other = source.arrays, clean.splits[name].arrays
+        np.testing.assert_array_equal(one["inputs"], other["inputs"])
+        wrong = (one["labels"] != other["labels"]).sum()
+        assert 8 <= wrong <= 20 if name == "train" else wrong == 0
+
+
 def test_sst2():
     files = dict(path="train.tsv", validation_path="dev.tsv", test_path="test.tsv")
     data = LabelledText(**files).load(str(data_path("sst2")))

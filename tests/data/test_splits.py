@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdl.data import splits
-from jaxdl.data.sources import ArraySource
+from jaxdl.data.sources import ArraySource, materialize, read
 from jaxdl.errors import InputError
 
 ROWS = np.arange(100)
@@ -87,3 +87,28 @@ def test_impossible_splits_are_refused_in_one_line(flags, labels, message):
     with pytest.raises(InputError, match=message) as caught:
         splits.SplitFlags(**flags).split(SOURCE, labels, 0.2)
     assert "\n" not in str(caught.value)
+
+
+def test_label_noise_makes_that_share_of_the_training_labels_wrong_and_no_others():
+    labels = np.arange(1000, dtype=np.int32) % 5
+    source = ArraySource({"inputs": np.arange(1000), "labels": labels})
+    clean = splits.SplitFlags().split(source, labels, 0.2)
+    noisy = splits.SplitFlags(label_noise=0.3).split(source, labels, 0.2)
+    for name, part in noisy.items():
+        found, wanted = materialize(part), materialize(clean[name])
+        np.testing.assert_array_equal(found["inputs"], wanted["inputs"])
+        wrong = found["labels"] != wanted["labels"]
+        assert wrong.mean() == (pytest.approx(0.3, abs=0.04) if name == "train" else 0)
+        assert found["labels"].dtype == np.int32 and [part[7]["labels"]] == read(part, np.array([7]))["labels"]
+        if name == "train":  # each class becomes each other about as often
+            pairs = np.zeros((5, 5))
+            np.add.at(pairs, (wanted["labels"][wrong], found["labels"][wrong]), 1)
+            assert pairs.diagonal().sum() == 0 and pairs[~np.eye(5, dtype=bool)].min() > 0
+
+
+def test_label_noise_is_of_the_split_seed_and_needs_labels():
+    labels = np.arange(50) % 3
+    one, same, other = (splits.with_noise(labels, 0.2, seed) for seed in (0, 0, 1))
+    assert (one == same).all() and (one != other).any() and (one != labels).sum() == 10
+    with pytest.raises(InputError, match="needs class labels in memory"):
+        splits.SplitFlags(label_noise=0.1).split(ArraySource({"inputs": labels}))

@@ -159,7 +159,7 @@ def test_settings_of_every_trial():
         (["model=mlp,no_such"], BASE, "trial model=no_such: no model is called"),
         (["model=mlp,lenet5"], BASE, "trial model=lenet5: model 'lenet5' has no flag --model.widths"),
         (["learning_rate=0.1,0.2"], [*BASE, "--learning_rat=1"], "there is no flag --learning_rat. Did you mean"),
-        (["seed=0,1"], ["--model=mlp", "--dataset=digits"], "give --steps or --epochs"),
+        (["seed=0,1"], ["--model=mlp", "--dataset=digits"], "give --steps, --epochs or --flops_budget"),
         (["learning_rate=0.1,1e-1"], BASE, "trials learning_rate=0.1 and learning_rate=1e-1 have the same flags"),
         (["workdir=a,b"], BASE, "--workdir cannot be an axis: the sweep gives every trial its own."),
         (["process_id=0,1"], BASE, "--process_id cannot be an axis"),

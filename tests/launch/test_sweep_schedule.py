@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import time
+import types
 
 import pytest
 
@@ -317,6 +318,30 @@ def test_trials_that_a_search_gives_later_count_from_the_beginning(sweep):
     scheduler.run()
     assert told[0] == "1 trial: 1 starting, 2 to come" and told[-1] == "3 trials: 2 done, 1 starting"
     assert executor.started == {"0": 1, "1": 1, "2": 1} and sweep.trials()[-1].name == "2"
+
+
+def test_the_time_left_is_that_of_the_steps_or_flops_that_are_left(sweep, monkeypatch):
+    """A trial of 1e12 FLOPs in 10 seconds, and one of 3e12 that is half done 15 seconds later: 15 are left."""
+    now = [0.0]
+    monkeypatch.setattr(schedule, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    told = {}
+
+    def wait(seconds):
+        told[now[0]] = scheduler.total()
+        now[0] += 1
+
+    def act(run, attempt):
+        step = 10 * int(now[0]) if run.name == "0" else int((now[0] - 10) / 0.3)
+        write_status(run, "done" if step >= 100 else "running", min(step, 100))
+        return 0 if step >= 100 else None
+
+    executor = Pretending(act, workers=1)
+    executor.open(sweep, None)
+    search = Fixed([Trial(str(i), {"flops_budget": budget}) for i, budget in enumerate(("1e12", "3e12"))])
+    scheduler = Scheduler(sweep, executor, search, METRIC, wait=wait)
+    scheduler.run(ask_all=True)
+    assert "left" not in told[5], "before a trial has ended nothing is known"
+    assert told[10].endswith("about 30 s left") and told[25].endswith("about 15 s left")
 
 
 def test_a_trial_is_read_on_from_where_it_was_read_and_anew_after_a_resume(tmp_path):

@@ -101,17 +101,17 @@ def test_what_waits_for_its_turn_is_told_when_it_is_stopped(tmp_path, monkeypatc
     assert executor.held() == {}
 
 
-def test_a_number_that_cannot_be_traced_stops_the_sweep_with_its_name(tmp_path, monkeypatch, capsys):
-    (tmp_path / "branching.py").write_text(
+def test_a_number_that_cannot_be_traced_stops_the_sweep_with_its_name(tmp_path, monkeypatch, write_module, capsys):
+    write_module(
+        "branching",
         "import flax.linen as nn\n"
         "class Branching(nn.Module):\n"
         "    threshold: float = 0.5\n"
         "    num_outputs: int = 10\n"
         "    @nn.compact\n"
         "    def __call__(self, x, *, train):\n"
-        "        return nn.Dense(self.num_outputs)(x.reshape(len(x), -1) if self.threshold > 0.4 else x[:, 0, :, 0])\n"
+        "        return nn.Dense(self.num_outputs)(x.reshape(len(x), -1) if self.threshold > 0.4 else x[:, 0, :, 0])\n",
     )
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     flags = ["--model=branching:Branching", "--dataset=digits", *COMMON, "--sweep=model.threshold=0.3,0.6"]
     assert sweep.main([*flags, "--executor=vectorized", f"--workdir={tmp_path / 'sweep'}"]) == 1

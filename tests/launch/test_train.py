@@ -156,7 +156,7 @@ def test_a_stall_says_where_it_hangs(tmp_path):
     ]
     command += [
         "--data_mode=host",
-        "--watchdog_seconds=2",
+        "--watchdog_seconds=8",
         f"--workdir={tmp_path}/run",
         "--prefetch=1",
         "--data_threads=1",

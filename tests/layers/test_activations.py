@@ -41,6 +41,7 @@ VALUES = {
         -0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (-1 - 0.044715))),
         1 + math.tanh(math.sqrt(2 / math.pi) * (2 + 0.044715 * 8)),
     ),
+    "quick_gelu": (-sigmoid(-1.702), 2 * sigmoid(2 * 1.702)),
     "mish": (-math.tanh(math.log1p(math.exp(-1))), 2 * math.tanh(math.log1p(math.exp(2)))),
     "softplus": (math.log1p(math.exp(-1)), math.log1p(math.exp(2))),
     "hard_sigmoid": (2 / 6, 5 / 6),

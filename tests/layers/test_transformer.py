@@ -55,6 +55,34 @@ def test_bad_norm_position():
         BLOCK(norm_position="before").init(jax.random.key(0), X, train=False)
 
 
+def test_adaptive_blocks_normalise_before_their_branches():
+    with pytest.raises(InputError, match="an adaptive block normalises before its branches"):
+        BLOCK(norm_position="post", adaptive=True).init(jax.random.key(0), X, train=False, condition=X[:, 0])
+
+
+def test_a_condition_shifts_scales_and_gates_a_branch():
+    """With one token attention is its values' projection, so the block can be written out."""
+    block = BLOCK(adaptive=True, use_bias=False, norm_epsilon=1e-6)
+    x, condition = X[:, :1], X[:, 1]
+    variables = block.init(jax.random.key(1), x, train=False, condition=condition)
+    np.testing.assert_array_equal(block.apply(variables, x, train=False, condition=condition)[0], x)
+    draw = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape) / 2
+    params = jax.tree.map(draw, variables["params"])
+    assert set(params) == {"attention", "mlp", "attention_modulation", "mlp_modulation"}
+    attention = lambda x: x @ params["attention"]["value"]["kernel"] @ params["attention"]["output"]["kernel"]
+    mlp = lambda x: MLP(32, use_bias=False).apply({"params": params["mlp"]}, x, train=False)
+    expected = x
+    for branch, name in ((attention, "attention"), (mlp, "mlp")):
+        dense = params[f"{name}_modulation"]["dense"]
+        shift, scale, gate = jnp.split(jax.nn.silu(condition) @ dense["kernel"] + dense["bias"][None], 3, axis=-1)
+        mean, variance = expected.mean(-1, keepdims=True), expected.var(-1, keepdims=True)
+        normed = (expected - mean) / jnp.sqrt(variance + 1e-6)
+        expected = expected + gate[:, None] * branch(normed * (1 + scale[:, None]) + shift[:, None])
+    np.testing.assert_allclose(
+        block.apply({"params": params}, x, train=False, condition=condition)[0], expected, atol=1e-4
+    )
+
+
 def test_without_bias_there_is_none():
     params = BLOCK(use_bias=False).init(jax.random.key(0), X, train=False)["params"]
     assert not any("bias" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))

@@ -245,6 +245,7 @@ TORCH_ACTIVATIONS = {
     "celu": torch.nn.CELU(),
     "selu": torch.nn.SELU(),
     "silu": torch.nn.SiLU(),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "swish": torch.nn.SiLU(),  # with beta at its start
     "gelu": torch.nn.GELU(),
     "gelu_tanh": torch.nn.GELU(approximate="tanh"),

@@ -32,6 +32,8 @@ def test_example_inputs_are_one_array_or_several():
     assert [x.shape for x in example_inputs((5, 3), batch_size=2)] == [(2, 5, 3)]
     several = example_inputs(((5,), (), (4,)), "int32")
     assert [(x.shape, x.dtype) for x in several] == [((1, 5), jnp.int32), ((1,), jnp.int32), ((1, 4), jnp.int32)]
+    mixed = example_inputs(((5, 3), ()), ("float32", "int32"))
+    assert [(x.shape, x.dtype) for x in mixed] == [((1, 5, 3), jnp.float32), ((1,), jnp.int32)]
 
 
 def test_no_count_is_none():

@@ -21,7 +21,16 @@ BASE = [
 ]
 MLP = ["--model=mlp", "--model.widths=16,16", "--model.dropout_rate=0.3", "--augment=gaussian_noise,mixup"]
 RESNET = ["--model=resnet", "--model.stage_sizes=1,1", "--model.width=4", "--augment=flip,crop"]
-CASES = {"mlp": MLP, "resnet": RESNET, "accumulated": [*MLP, "--gradient_accumulation=2"]}
+DIFFUSION = [
+    *("--task=diffusion", "--task.class_conditional", "--task.condition_drop_rate=0.2", "--dataset.standardize=false"),
+    *("--model=dit", "--model.patch_size=4", "--model.width=16", "--model.num_layers=1", "--model.num_heads=2"),
+]
+CASES = {
+    "mlp": MLP,
+    "resnet": RESNET,
+    "accumulated": [*MLP, "--gradient_accumulation=2"],
+    "diffusion": DIFFUSION,  # times, noise and dropped conditions are drawn by example
+}
 
 
 def train(program: Program, placement: Placement, batches):

@@ -1,6 +1,7 @@
 """The loop: what a run writes, early stopping, divergence, and feeds that agree."""
 
 import json
+import signal
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxdl.data.base import Data
 from jaxdl.data.sources import ArraySource
 from jaxdl.errors import InputError, RunError
 from jaxdl.train import loop
+from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.record import read_metrics
 
 BASE = [
@@ -23,6 +25,21 @@ def run(workdir, *flags: str, **given):
     replaced = [*given, *(["model"] if any(flag.startswith("--model=") for flag in flags) else [])]
     base = [flag for flag in BASE if not flag.startswith(tuple(f"--{part}{end}" for part in replaced for end in ".="))]
     return experiment.run(experiment.parse([*base, f"--workdir={workdir}", *flags], given=tuple(given)), **given)
+
+
+def test_an_evaluation_that_is_interrupted_again_and_again_is_made(tmp_path, monkeypatch):
+    run(tmp_path / "whole")
+    evaluate, interrupts = Evaluator.metrics, iter([True, True, False, False, True, True, False, False])
+
+    def interrupted(*arguments):
+        if next(interrupts):
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(Evaluator, "metrics", interrupted)
+    results = [run(tmp_path / "run") for _ in range(5)]
+    assert [(result.status, result.step) for result in results] == [(75, 20), (75, 20), (75, 40), (75, 40), (0, 40)]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
 def test_what_a_run_leaves(tmp_path):

@@ -99,6 +99,13 @@ def test_flags_that_differ(record):
     assert record.check_flags({"model": "mlp", "steps": "20", "seed": "0"}, {"steps"}) == ["--steps=10 -> 20"]
     with pytest.raises(InputError, match="--seed=0 -> 1"):
         record.check_flags({"model": "mlp", "steps": "20", "seed": "1"}, {"steps"})
+    # A flag that a later version has may be added at its default alone, and one that it has no more is told.
+    newer, defaults = {"model": "mlp", "steps": "10", "seed": "0", "new": "1"}, {"new": "1", "model": "cnn"}
+    assert record.check_flags(newer, {"steps"}, defaults) == ["--new=(not there) -> 1"]
+    with pytest.raises(InputError, match="--new=\\(not there\\) -> 2"):
+        record.check_flags({**newer, "new": "2"}, {"steps"}, defaults)
+    with pytest.raises(InputError, match="--seed=0 -> \\(not there\\)"):
+        record.check_flags({"model": "mlp", "steps": "10"}, {"steps"}, {"seed": "0"})
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """A run that is killed anywhere ends with the same bits, and the same lines of metrics, as one that never was."""
 
+import functools
 import json
 import os
 import pathlib
@@ -66,12 +67,22 @@ def assert_same_run(ours: pathlib.Path, theirs: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(request, tmp_path_factory):
-    """A precision flag, and the run directory of an uninterrupted run."""
-    flag = f"--precision={request.param}"
-    workdir = tmp_path_factory.mktemp("undisturbed") / request.param
-    finish(start(workdir, flag))
-    return flag, workdir
+def undisturbed_runs(tmp_path_factory):
+    """Gives a precision flag, and the run directory of an uninterrupted run with it, which is made once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    @functools.cache
+    def run(precision: str):
+        flag = f"--precision={precision}"
+        finish(start(folder / precision, flag))
+        return flag, folder / precision
+
+    return run
+
+
+@pytest.fixture
+def undisturbed(request, undisturbed_runs):
+    return undisturbed_runs(request.param)
 
 
 @pytest.mark.parametrize("undisturbed, kills", [("float16", 1), ("bfloat16", 3)], indirect=["undisturbed"])
