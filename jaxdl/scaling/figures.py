@@ -21,6 +21,7 @@ from jaxdl.scaling.uncertainty import Bootstrap
 PARAMETERS, TOKENS, FLOPS = "parameters N", "training tokens D", "training FLOPs C"
 PUBLISHED_COLORS = (PURPLE, GREEN)
 SMALL = {"frameon": False, "fontsize": 8}
+MOST_TICKS = 10
 
 
 def isoflop(N: np.ndarray, loss: np.ndarray, curves: Sequence[IsoFlop]) -> Figure:
@@ -58,7 +59,9 @@ def isoflop(N: np.ndarray, loss: np.ndarray, curves: Sequence[IsoFlop]) -> Figur
     left_out = sum(not curve.inside for curve in curves)
     told = f"; {left_out} without a minimum within its sizes" if left_out else ""
     style(axes, PARAMETERS, "loss", f"{len(curves)} budgets{told}")
-    _bar(figure, axes, shades, FLOPS)
+    bar = _bar(figure, axes, shades, FLOPS)
+    if len(curves) <= MOST_TICKS:
+        bar.set_ticks([curve.flops for curve in curves], labels=[_scientific(curve.flops) for curve in curves])
     return figure
 
 
@@ -161,7 +164,7 @@ def _evenly_below(floor: float, low: float, high: float) -> np.ndarray:
 def residuals(fit: Fit) -> Figure:
     """Measured over predicted loss, in percent, against each axis; and against C = 6ND for a law of N and D.
 
-    The line is the mean of tenths of the points: where it leaves zero, the form is wrong.
+    The line is the mean of the points of each value, or of tenths of them: where it leaves zero, the form is wrong.
     """
     columns = dict(fit.axes)
     if {"N", "D"} <= set(columns):
@@ -174,10 +177,11 @@ def residuals(fit: Fit) -> Figure:
         panel.scatter(column, values, s=12, color=BLUE, alpha=0.55, linewidths=0, label="runs")
         panel.axhline(0, color=BLACK, linewidth=0.8)
         if len(column) >= 30:
-            parts = np.array_split(np.argsort(column, kind="stable"), 10)
+            parts = _neighbors(column, most=10)
             means = np.array([(np.exp(np.log(column[part]).mean()), values[part].mean()) for part in parts]).T
-            panel.plot(*means, color=VERMILION, marker="o", markersize=3.5, linewidth=1.3, label="mean of a tenth")
+            panel.plot(*means, color=VERMILION, marker="o", markersize=3.5, linewidth=1.3, label="mean of neighbours")
         panel.set_xscale("log")
+        _few_ticks(panel)
         style(panel, {"N": PARAMETERS, "D": TOKENS, "C": FLOPS}.get(name, name), "")
     panels[0].set_ylabel("measured over predicted loss − 1 (%)" if log else "measured − predicted", fontsize=9)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, **SMALL)
@@ -306,6 +310,27 @@ def _bar(figure, axes, shades, label: str):
     bar.ax.tick_params(labelsize=8)
     bar.ax.minorticks_off()
     return bar
+
+
+def _scientific(number: float) -> str:
+    mantissa, exponent = f"{number:.1e}".split("e")
+    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\cdot"
+    return rf"${factor}10^{{{int(exponent)}}}$"
+
+
+def _neighbors(column: np.ndarray, most: int) -> list[np.ndarray]:
+    """The indices of values that differ by less than 2 %, in order; of more than `most` such groups equal parts."""
+    order = np.argsort(column, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(np.log(column[order])) > 0.02) + 1)
+    return groups if len(groups) <= most else np.array_split(order, most)
+
+
+def _few_ticks(axes) -> None:
+    """On a logarithmic axis of hardly more than a decade 1, 2 and 5 are told, and on a longer one powers of ten."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+    axes.xaxis.set_major_formatter(lambda number, _: _scientific(number))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _plain_log(axes) -> None:

@@ -96,3 +96,15 @@ def test_wrong_section_on_the_command_line():
 def test_help(capsys):
     assert catalog.main(["--help"]) == 0
     assert "python -m launch.catalog models" in capsys.readouterr().out
+
+
+def test_flops_of_models_that_are_named(capsys):
+    assert catalog.main(["flops", "softmax_regression", "lenet5"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert "6 N D" in header and "without embeddings" in header and "XLA, compiled" in header
+    name, _, parameters, inner, rule, products, _ = lines[0].split()
+    assert (name, parameters, inner, rule) == ("softmax_regression", "7,850", "7,850", f"{6 * 7850:,}")
+    assert products == f"{2 * 2 * 784 * 10:,}"  # forward, and the gradient of the weights; the inputs have none
+    for wrong, told in (([], "of which models"), (["lenet6"], "lenet5")):
+        with pytest.raises(InputError, match=told):
+            catalog.main(["flops", *wrong])
