@@ -2,12 +2,16 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxdl import config, experiment
 from launch import sweep
+from tests.data import graph_files
 from tests.data_paths import data_path
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -52,13 +56,32 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
         for name in ("data_batch_1.bin", "test_batch.bin"):
             records.tofile(folder / name)
         return [f"--data_dir={folder}"]
+    if "--dataset=image_captions" in text:
+        [table] = re.findall(r"^--dataset\.path=(.+)$", text, re.MULTILINE)
+        images = folder / table
+        (images.parent / "images").mkdir(parents=True)
+        for number in range(40):
+            pixels = noise.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(images.parent / "images" / f"{number}.png")
+        lines = [f"{line % 40}.png,{' '.join(noise.choice(['a', 'dog', 'runs', 'sits'], 5))}" for line in range(80)]
+        images.write_text("image,caption\n" + "\n".join(lines))
+        return [f"--data_dir={folder}"]
+    if re.search(r"^--dataset=(planetoid|mutag|molecules)$", text, re.MULTILINE):
+        return [f"--data_dir={folder}", *_write_graphs(text, folder)]
     if re.search(r"^--dataset=(labelled_)?text$", text, re.MULTILINE):
         # Lines of words, a tab and a label serve for both.
         lines = [" ".join(noise.choice(["to", "be", "or", "not"], 9)) + f"\t{line % 2}\n" for line in range(400)]
         for name in re.findall(r"^--dataset\.(?:\w+_)?path=(.+)$", text, re.MULTILINE):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("".join(lines))
-        return [f"--data_dir={folder}"]
+        found = [f"--data_dir={folder}"]
+        if "--dataset.tokenizer=/tmp/wordpiece.json" in text:
+            arguments = ["--size=60", f"--out={folder / 'wordpiece.json'}", *map(str, folder.rglob("*.*"))]
+            subprocess.run(
+                [sys.executable, ROOT / "experiments/language/wordpiece_vocabulary.py", *arguments], check=True
+            )
+            found.append(f"--dataset.tokenizer={folder / 'wordpiece.json'}")
+        return found
     if re.search(r"^--dataset=(word_pairs|cooccurrence)$", text, re.MULTILINE):
         lines = [" ".join(f"w{word}" for word in line) for line in noise.integers(0, 50, (40, 30))]
         [name] = re.findall(r"^--dataset\.path=(.+)$", text, re.MULTILINE)
@@ -66,6 +89,20 @@ def where_data_is(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
         file.parent.mkdir(parents=True)
         file.write_text("\n".join(lines))
         return [f"--data_dir={folder}"]
+    return []
+
+
+def _write_graphs(text: str, folder: pathlib.Path) -> list[str]:
+    """Graphs where the flags say, and the flags that so few of them need."""
+    flag = lambda name, default="": "".join(re.findall(rf"^--dataset\.{name}=(.+)$", text, re.MULTILINE)) or default
+    if "--dataset=planetoid" in text:
+        graph_files.write_planetoid(folder / flag("path"))
+        return ["--batch_size=1", "--eval_batch_size=1"]
+    if "--dataset=mutag" in text:
+        graph_files.write_mutag(folder / flag("path", "mutag/MUTAG.txt"), folds=10)
+        return []
+    pytest.importorskip("rdkit")
+    graph_files.write_molecules(folder / flag("path"), flag("targets").split(","), flag("kind") == "labels")
     return []
 
 
@@ -84,16 +121,19 @@ def test_header(path):
     assert re.search(r"\d+ seeds?\b", text) and re.search(r"CPU cores?: ", text)
     command = "sweep" if path in SWEEPS else "train"
     assert re.search(rf"python -m launch.{command} --flagfile={re.escape(str(path))}( |$)", text, re.MULTILINE)
-    assert all(len(line) <= 120 for line in lines)
+    assert all(len(line) <= 120 or line.startswith("--sweep=") for line in lines), "an axis is one line, of any length"
 
 
 @each(RUNS)
 def test_runs(path, tmp_path):
     """Three steps and an evaluation, by the file's own model, data and optimizer."""
     flags = [f"--flagfile={ROOT / path}", *SMALL, *where_data_is(path, tmp_path), f"--workdir={tmp_path / 'run'}"]
-    result = experiment.run(experiment.parse(flags))
+    settings = experiment.parse(flags)
+    result = experiment.run(settings)
     assert (result.status, result.step) == (0, 3)
-    assert all(np.isfinite(value["loss"]) for value in result.metrics.values())
+    selects = settings.classes["task"].selection[0]
+    for values in result.metrics.values():
+        assert np.isfinite(values[selects]) and np.isfinite(values.get("loss", 0.0))
 
 
 @each(SWEEPS)
