@@ -31,6 +31,7 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
     Raises:
       InputError: the parts do not fit together.
     """
+    from jaxdl.data import checks
     from jaxdl.train.program import Program
 
     given = dict(given or {})
@@ -52,6 +53,7 @@ def build(settings: Settings, given: Mapping[str, Any] | None = None, check: boo
         gradient_accumulation=trainer.gradient_accumulation,
         on_nonfinite=trainer.on_nonfinite,
     )
+    checks.check_image_shapes(data.splits)
     program.task.check(data)
     program = dataclasses.replace(program, scales=_scales(program, settings))
     if trainer.flops_budget is not None:

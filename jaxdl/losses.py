@@ -140,11 +140,7 @@ def batch_logits(queries: jax.Array, keys: jax.Array, weight: jax.Array | None =
       InputError: there is one row in all, and nothing to tell it from.
     """
     logits, labels = queries @ batch_gather(keys).T, gathered_positions(len(queries))
-    if logits.shape[1] < 2:
-        raise InputError(
-            "a contrastive loss compares an example with the others of its batch, or microbatch, and there are none in "
-            "one of a single example: raise --batch_size, or --eval_batch_size where it is given."
-        )
+    _check_others(logits.shape[1])
     if weight is not None:
         own = jnp.arange(logits.shape[1])[None, :] == labels[:, None]
         logits = jnp.where(own | (batch_gather(weight) > 0)[None, :], logits, -jnp.inf)
@@ -178,14 +174,26 @@ def nt_xent_logits(
     # The root is of no less than a tiny square, so that its gradient at zero is finite.
     unit = views / jnp.sqrt(jnp.maximum(jnp.square(views).sum(axis=-1, keepdims=True), 1e-24))
 
-    def of_view(one, other):
-        logits, labels = batch_logits(one / temperature, other, weight)
-        among_own, _ = batch_logits(one / temperature, one, weight)
-        itself = jnp.arange(among_own.shape[1])[None, :] == labels[:, None]
-        return jnp.concatenate([logits, jnp.where(itself, -jnp.inf, among_own)], axis=1), labels
+    everyone, labels = batch_gather(unit), gathered_positions(len(unit))
+    _check_others(len(everyone))
+    # Columns of each view: the other view of all examples, and then the same view of all.
+    logits = jnp.einsum("bvd,nvd->bvn", unit / temperature, jnp.concatenate([everyone[:, ::-1], everyone]))
+    itself = jnp.arange(len(everyone))[None, :] == labels[:, None]
+    told_from = ~itself
+    if weight is not None:
+        told_from &= (batch_gather(weight) > 0)[None, :]
+    compared = jnp.concatenate([itself | told_from, told_from], axis=1)
+    logits = jnp.where(compared[:, None], logits, -jnp.inf)
+    return logits, jnp.broadcast_to(labels[:, None], views.shape[:2])
 
-    of_views = of_view(unit[:, 0], unit[:, 1]), of_view(unit[:, 1], unit[:, 0])
-    return tuple(jnp.stack(parts, axis=1) for parts in zip(*of_views))
+
+def _check_others(num_examples: int) -> None:
+    """Raises InputError where a contrastive loss has nothing to tell its one example from."""
+    if num_examples < 2:
+        raise InputError(
+            "a contrastive loss compares an example with the others of its batch, or microbatch, and there are none in "
+            "one of a single example: raise --batch_size, or --eval_batch_size where it is given."
+        )
 
 
 def normal_divergence(mean: jax.Array, log_std: jax.Array) -> jax.Array:

@@ -70,6 +70,15 @@ def test_a_batch_of_one_is_refused(function):
         function()
 
 
+def test_each_view_is_gathered_once():
+    def loss(views):
+        with batch_context(axis_name="data"):
+            return nt_xent(views)
+
+    mapped = jax.make_jaxpr(loss, axis_env=[("data", 8)])(VIEWS)
+    assert [equation.primitive.name for equation in mapped.eqns].count("all_gather") == 1
+
+
 LOSSES = {"nt_xent": (nt_xent, (VIEWS,)), "clip": (clip, (VIEWS[:, 0], TEXTS))}
 
 

@@ -1,6 +1,7 @@
 """What is wrong with data, in words that name the place."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,22 @@ def check_arrays(arrays: Mapping[str, np.ndarray], where: str, num_classes: int 
     found = fault(arrays, num_classes)
     if found:
         raise InputError(f"{where}: {found}")
+
+
+def check_image_shapes(splits: Mapping[str, Any]) -> None:
+    """Checks that the images of all splits have one shape; the first of each split is looked at.
+
+    Args:
+      splits: name -> source. Inputs that are no images [height, width, channels] are not looked at.
+
+    Raises:
+      InputError: images of several sizes, or numbers of channels.
+    """
+    shapes = {split: np.shape(source[0].get("inputs")) for split, source in splits.items() if len(source)}
+    shapes = {split: shape for split, shape in shapes.items() if len(shape) == 3}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{'x'.join(map(str, shape))} in '{split}'" for split, shape in shapes.items())
+        raise InputError(f"images must be of one size and number of channels; they are {told}.")
 
 
 def _number(row: int, rows: Sequence[int] | None) -> int:

@@ -7,6 +7,7 @@ length 0. Labelled images keep their `labels`.
 
 import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import Literal
@@ -109,17 +110,26 @@ class ImageCaptions(SplitFlags, _Captions):
 
     def _read(self, path: pathlib.Path) -> dict[str, list[Document]]:
         """The captions of each image, in the order of the table. Raises: InputError, with the line."""
-        reader = csv.DictReader(read_text(path).splitlines(keepends=True))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        try:
+            header, lines = reader.fieldnames or (), [(reader.line_num, line) for line in reader]
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num + 1}: {error}; a value with commas or quotes stands in quotes, those within "
+                "it doubled."
+            ) from None
         columns = (self.image_column, self.caption_column)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        missing = [column for column in columns if column not in header]
         if missing:
             raise InputError(
-                f"{path} has no column '{missing[0]}', but {', '.join(reader.fieldnames or ())}: "
+                f"{path} has no column '{missing[0]}', but {', '.join(header)}: "
                 "--dataset.image_column and --dataset.caption_column name the two."
             )
         found: dict[str, list[Document]] = {}
-        for line in reader:
-            where = f"{path}, line {reader.line_num}"
+        for number, line in lines:
+            where = f"{path}, line {number}"
+            if None in line:  # where the csv module puts what is beyond the columns
+                raise InputError(f"{where} has more values than the header; a caption with commas stands in quotes.")
             name, caption = ((line[column] or "").strip() for column in columns)
             if not name or not caption:
                 here, lacking = ("caption", "image") if caption else ("image", "caption")

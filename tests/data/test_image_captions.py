@@ -72,11 +72,24 @@ def test_what_is_too_large_for_memory_is_read_when_it_is_asked_for(tmp_path):
         ("image,caption\na.png,a dog\ne.png,a cat\n", r"line 3: there is no image .*images/e.png"),
         ("file,caption\na.png,a dog\n", r"no column 'image', but file, caption: --dataset.image_column"),
         ("image,caption\n", "has no lines of image and caption"),
+        ("image,caption\na.png,a dog, a cat\n", "line 2 has more values than the header; a caption with commas"),
+        ('image,caption\na.png,"a dog\nb.png,a cat\n', "line 2: unexpected end of data; a value with commas"),
+        ('image,caption\na.png,"a "big" dog"\n', "line 2: ',' expected after '\"'; a value with commas"),
     ],
 )
 def test_a_missing_half_is_told_with_its_line(table, told, tmp_path):
     with pytest.raises(InputError, match=told):
         dataset(test_fraction=0.0).load(str(folder(tmp_path, table)))
+
+
+def test_a_caption_may_have_commas_quotes_and_any_space(tmp_path):
+    """Lines end where CSV ends them, and not at the other characters that end a line of Unicode."""
+    table = 'image,caption\r\na.png,"a ""big"" dog, running"\r\nb.png,a cat\u2028on a mat\r\n'
+    found = dataset()._read(folder(tmp_path, table) / "captions.csv")
+    assert [[caption.text for caption in of_image] for of_image in found.values()] == [
+        ['a "big" dog, running'],
+        ["a cat\u2028on a mat"],
+    ]
 
 
 def test_a_damaged_image_and_a_tokenizer_without_an_end(tmp_path):
