@@ -19,9 +19,10 @@ from jaxdl.layers.batch_axis import evaluation_keys, example_keys, fold_keys
 from jaxdl.layers.regularization import is_zero
 from jaxdl.tasks.base import Task
 from jaxdl.tasks.images import (
+    check_classes,
     check_labels,
     check_unit_images,
-    first_captions,
+    class_captions,
     from_signed,
     in_batches,
     labels_in_turn,
@@ -145,8 +146,8 @@ class Adversarial(Task):
 
     def check(self, data) -> None:
         check_unit_images(data, "adversarial")
-        if self.conditional and not data.num_classes:
-            raise InputError("--task.conditional needs classes, and the dataset has none.")
+        if self.conditional:
+            check_classes(data, "--task.conditional")
         if self.loss_function == "wasserstein" and not is_zero(self.label_smoothing):
             raise InputError("--task.label_smoothing has no meaning for --task.loss_function=wasserstein.")
 
@@ -205,11 +206,9 @@ class Adversarial(Task):
         from jaxdl import plots
 
         images, labels = self.images(sampler, model, variables, data, key, sampler.num_samples)
-        columns = captions = None
+        captions = columns = None
         if labels is not None:
-            names = data.class_names or tuple(map(str, range(data.num_classes)))
-            columns = len(sampler.labels or names)
-            captions = first_captions([names[label] for label in labels[:columns]], len(images))
+            captions, columns = class_captions(sampler.labels, data, len(images))
         ends = self._latents(jax.random.split(jax.random.fold_in(key, 1), 2 * FIGURE_ROWS))[:, None]
         shares = jnp.linspace(0, 1, sampler.frames)[None, :, None]
         # Along the sphere on which normal latents lie, as a straight line would pass through what is never drawn.

@@ -21,7 +21,15 @@ from jaxdl.layers.batch_axis import evaluation_keys, example_keys, fold_keys
 from jaxdl.layers.distributions import DiagonalGaussian
 from jaxdl.layers.regularization import is_zero
 from jaxdl.tasks.base import Task
-from jaxdl.tasks.images import check_labels, check_unit_images, first_captions, in_batches, labels_in_turn, unit_pixels
+from jaxdl.tasks.images import (
+    check_classes,
+    check_labels,
+    check_unit_images,
+    class_captions,
+    in_batches,
+    labels_in_turn,
+    unit_pixels,
+)
 from jaxdl.types import Bounds, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 FIGURE_ROWS = 4  # interpolations, and images above their reconstructions
@@ -123,8 +131,8 @@ class Autoencoding(Task):
                 f"--task.corruption={self.corruption} and --task.corruption_level={self.corruption_level:g}: a kind of "
                 "noise needs a level above 0, and a level a kind."
             )
-        if self.conditional and not data.num_classes:
-            raise InputError("--task.conditional needs classes, and the dataset has none.")
+        if self.conditional:
+            check_classes(data, "--task.conditional")
         if self.corruption in ("mask", "salt_and_pepper") and self.corruption_level > 1:
             raise InputError(
                 f"--task.corruption_level={self.corruption_level:g} is a probability with "
@@ -274,10 +282,10 @@ class _Coder:
         """The sheet of images from the prior."""
         from jaxdl import plots
 
-        names = self.data.class_names or ()
-        columns = len(self.sampler.labels or names) if labels is not None else None
-        captions = None if labels is None else [names[label] for label in labels[:columns]]
-        return plots.image_sheet(images, first_captions(captions, len(images)), "codes of the prior", columns)
+        captions = columns = None
+        if labels is not None:
+            captions, columns = class_captions(self.sampler.labels, self.data, len(images))
+        return plots.image_sheet(images, captions, "codes of the prior", columns)
 
     def interpolations(self, codes: np.ndarray, labels: np.ndarray | None):
         """Straight lines between the codes of held-out images, of the first one's class."""

@@ -21,8 +21,10 @@ from jaxdl.layers.batch_axis import evaluation_keys, example_keys, fold_keys, ro
 from jaxdl.layers.regularization import is_zero
 from jaxdl.tasks.base import Task
 from jaxdl.tasks.images import (
+    check_classes,
     check_labels,
     check_unit_images,
+    class_captions,
     first_captions,
     from_signed,
     in_batches,
@@ -104,8 +106,8 @@ class Diffusion(Task):
 
     def check(self, data) -> None:
         check_unit_images(data, "diffusion")
-        if self.class_conditional and not self.num_classes:
-            raise InputError("--task.class_conditional needs classes, and the dataset has none.")
+        if self.class_conditional:
+            check_classes(data, "--task.class_conditional")
         if not self.class_conditional and not is_zero(self.condition_drop_rate):
             raise InputError("--task.condition_drop_rate has no meaning without --task.class_conditional.")
         if self.bound_terms > self.schedule.num_times:
@@ -157,15 +159,15 @@ class Diffusion(Task):
         from jaxdl import plots
 
         self.check_sampler(sampler)
-        names = data.class_names or tuple(map(str, range(self.num_classes)))
-        images, labels = self.images(sampler, model, variables, data, key, sampler.num_samples)
-        columns = len(sampler.labels or names) if self.class_conditional else None
-        captions = [names[label] for label in labels[:columns]] if self.class_conditional else None
+        images, _ = self.images(sampler, model, variables, data, key, sampler.num_samples)
+        captions = columns = None
+        if self.class_conditional:
+            captions, columns = class_captions(sampler.labels, data, len(images))
         way = self._generator(sampler, model, data, trajectory=True)
         shown = np.arange(STRIP_ROWS)
         *_, noised, estimated = way(variables, self._labels(sampler, shown), row_keys(key, shown))
         return {
-            "samples": plots.image_sheet(images, first_captions(captions, len(images)), self._told(sampler), columns),
+            "samples": plots.image_sheet(images, captions, self._told(sampler), columns),
             "noising": self._noising(sampler, data, key),
             "denoising": self._denoising(sampler, np.asarray(noised), np.asarray(estimated)),
         }

@@ -6,10 +6,13 @@ import numpy as np
 
 from jaxdl.data.sources import Subset
 from jaxdl.errors import InputError
+from jaxdl.tasks.base import check_in_memory
+
+MOST_COLUMNS = 20  # classes side by side on a sheet
 
 
 def check_unit_images(data, task: str) -> None:
-    """Checks that every split holds images of one size whose pixels, as models get them, are in 0 .. 1.
+    """Checks that every split holds images whose pixels, as models get them, are in 0 .. 1.
 
     Arrays in memory are looked through; of a split that is read from a disk the first image is.
 
@@ -18,34 +21,37 @@ def check_unit_images(data, task: str) -> None:
       task: whose message it is.
 
     Raises:
-      InputError: no images, images of mixed sizes or channels, standardised ones, or pixels beyond 0 .. 1.
+      InputError: no images, standardised ones, or pixels beyond 0 .. 1.
     """
     if data.mean is not None:
         raise InputError(
             f"task '{task}' needs pixels in 0 to 1, not standardised ones: give --dataset.standardize=false."
         )
-    shapes = {}
     for split, source in data.splits.items():
-        images = getattr(_root(source), "arrays", source[0])["inputs"]
-        shapes[split] = np.shape(source[0]["inputs"])
-        if len(shapes[split]) != 3:
+        shape = np.shape(source[0]["inputs"])
+        if len(shape) != 3:
             raise InputError(
                 f"task '{task}' needs images [height, width, channels], and split '{split}' has inputs of "
-                f"{list(shapes[split])}."
+                f"{list(shape)}."
             )
-        if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
+        images = getattr(_root(source), "arrays", source[0])["inputs"]
+        if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):  # NaN is neither
             raise InputError(
                 f"task '{task}' needs pixels in 0 to 1, or uint8, and those of split '{split}' are in "
                 f"{images.min():g} to {images.max():g}."
             )
-    if len(set(shapes.values())) > 1:
-        told = ", ".join(f"{'x'.join(map(str, shape))} in '{split}'" for split, shape in shapes.items())
-        raise InputError(f"task '{task}' needs images of one size and number of channels; they are {told}.")
 
 
 def _root(source):
     """The source whose rows a subset takes, of any depth."""
     return _root(source.source) if isinstance(source, Subset) else source
+
+
+def check_classes(data, flag: str) -> None:
+    """Raises InputError where data has no classes that a model could be told, or labels of a class that is none."""
+    if not data.num_classes:
+        raise InputError(f"{flag} needs classes, and the dataset has none.")
+    check_in_memory(data, "labels")
 
 
 def check_labels(labels: Sequence[int], num_classes: int | None) -> None:
@@ -93,6 +99,18 @@ def in_batches(function: Callable[[np.ndarray], np.ndarray], count: int, size: i
     return np.concatenate(parts)[:count]
 
 
-def first_captions(captions: Sequence[str] | None, count: int) -> list[str] | None:
+def first_captions(captions: Sequence[str], count: int) -> list[str]:
     """Captions of the first of `count` images, and none of the others."""
-    return None if captions is None else [*captions, *[""] * count][:count]
+    return [*captions, *[""] * count][:count]
+
+
+def class_captions(labels: Sequence[int], data, count: int) -> tuple[list[str], int | None]:
+    """Captions of `count` images of these classes (`labels_in_turn`), and how many columns a sheet of them has.
+
+    Each class has a column, with its name on top; of more classes than fit on a sheet each image has a caption.
+    """
+    names = data.class_names or tuple(map(str, range(data.num_classes)))
+    row = [names[label] for label in labels] or names
+    if len(row) <= MOST_COLUMNS:
+        return first_captions(row, count), len(row)
+    return [row[index % len(row)] for index in range(count)], None

@@ -211,11 +211,6 @@ def data(**changes):
         ({}, data(inputs=np.full((30, 4, 4, 1), 1.5, np.float32)), "pixels in 0 to 1, or uint8, .* in 1.5 to 1.5"),
         ({}, data(inputs=np.full((30, 4, 4, 1), -1, np.float32)), "pixels in 0 to 1"),
         ({}, data(inputs=np.zeros((30, 4), np.float32)), r"needs images .* 'train' has inputs of \[4\]"),
-        (
-            {},
-            Data({"train": ArraySource(ARRAYS), "test": ArraySource({"inputs": IMAGES[:, :2]})}),
-            "one size and number of channels; they are 4x4x1 in 'train', 2x4x1 in 'test'",
-        ),
         ({"class_conditional": True}, Data({"train": ArraySource(ARRAYS)}), "needs classes, and the dataset has none"),
         ({"condition_drop_rate": 0.1}, DATA, "no meaning without --task.class_conditional"),
         ({"bound_terms": 1001}, DATA, "--task.bound_terms=1001: the noise schedule has 1000 times"),
