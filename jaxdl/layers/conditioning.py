@@ -1,5 +1,10 @@
 """What a network is told beside its input: a time and a class as one vector, and layers that such a vector modulates.
 
+>>> import jax
+>>> condition = TimeAndClass(width=8, num_classes=10)
+>>> condition.init_with_output(jax.random.key(0), jnp.array([0, 999]), jnp.array([3, 10]))[0].shape  # 10: no class
+(2, 8)
+
 Shapes: B examples, E features of a condition, C channels.
 """
 

@@ -1,6 +1,10 @@
 """Images as the tokens of a transformer: squares of pixels, and back.
 
 Dosovitskiy et al. 2020, arXiv:2010.11929, eq. 1.
+
+>>> import jax.numpy as jnp
+>>> patches(jnp.zeros((2, 28, 28, 3)), size=7).shape
+(2, 16, 147)
 """
 
 from jaxdl.errors import InputError

@@ -2,6 +2,11 @@
 
 Radford et al. 2016, Unsupervised representation learning with deep convolutional generative adversarial networks
 (DCGAN, arXiv:1511.06434), section 3. Shapes: B images [B, H, W, C], D features.
+
+>>> import jax
+>>> layer = Upsampling(image_shape=(28, 28, 1), widths=(16, 8))
+>>> layer.init_with_output(jax.random.key(0), jnp.zeros((2, 20)), train=False)[0].shape
+(2, 28, 28, 1)
 """
 
 from typing import Literal

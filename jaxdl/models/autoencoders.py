@@ -151,8 +151,8 @@ class ConvolutionalAutoencoder(_Coder):
 class StackedAutoencoder(nn.Module):
     """Dense layers, each the code of the one before, that can be trained one at a time. Vincent et al., section 3.5.
 
-    At stage k, layer k learns to reconstruct what the layers before it, which stay as they are, make of the input. A
-    run of the next stage begins with the one before (`--initialize_from`); stage none trains all layers together to
+    At stage k, layer k learns to reconstruct what the layers before it make of the input. The other layers have no
+    gradient and stay as they are, but for weight decay, from which `--freeze` keeps them. A run of the next stage begins with the one before (`--initialize_from`); stage none trains all layers together to
     reconstruct the input. The encoder's layers have the names of an `MLP`'s, which can begin with them as well.
 
     Attributes:
@@ -174,7 +174,9 @@ class StackedAutoencoder(nn.Module):
     def setup(self):
         if self.num_classes:
             raise InputError("a stacked autoencoder is told no classes: take --model=autoencoder, or no conditional.")
-        if not self.widths or (self.stage or 0) >= len(self.widths):
+        if not self.widths:
+            raise InputError("--model.widths is empty: a stack has a width for each of its layers.")
+        if (self.stage or 0) >= len(self.widths):
             raise InputError(
                 f"--model.stage={self.stage}: a stack of {len(self.widths)} layers has the stages 0 to "
                 f"{len(self.widths) - 1}."

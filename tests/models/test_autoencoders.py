@@ -94,6 +94,7 @@ def test_an_mlp_has_layers_of_the_same_names_and_shapes():
     "name, fields, message",
     [
         ("stacked_autoencoder", {"stage": 2, "widths": (3, 2)}, "has the stages 0 to 1"),
+        ("stacked_autoencoder", {"widths": ()}, "--model.widths is empty"),
         ("stacked_autoencoder", {"num_classes": 3}, "is told no classes"),
         ("convolutional_vae", {"input_shape": (30,)}, "need images"),
         ("convolutional_vae", {"input_shape": (30, 30, 1)}, "cannot be halved 2 times"),

@@ -161,7 +161,7 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(monkeypatch):
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
 
-def test_a_run_trains_evaluates_and_shows_its_samples(tmp_path):
+def test_a_run_trains_evaluates_and_shows_its_samples(tmp_path, monkeypatch):
     flags = ["--model=dit", "--model.patch_size=4", "--model.width=8", "--model.num_layers=1", "--model.num_heads=2"]
     flags += ["--task=diffusion", "--task.class_conditional", "--task.condition_drop_rate=0.1", "--task.num_times=30"]
     flags += ["--dataset=digits", "--dataset.standardize=false", "--ema_decay=0.9", "--steps=3", "--batch_size=16"]
@@ -178,6 +178,13 @@ def test_a_run_trains_evaluates_and_shows_its_samples(tmp_path):
         _, values = experiment.evaluate(tmp_path, "test", overrides=[f"--task.bound_terms={terms}"])
         bits[terms] = values["bits_per_dimension"]
     assert bits[4] == pytest.approx(bits[30], rel=0.3)
+    seen = []
+    monkeypatch.setattr(Diffusion, "sample", lambda task, sampler, model, variables, *_: seen.append(variables) or {})
+    assert sample.main(arguments) == 0
+    state = experiment.restore(tmp_path)[-1]
+    averaged, last = (jax.tree.leaves(jax.device_get(tree)) for tree in (state.ema, state.params))
+    assert all(map(np.array_equal, jax.tree.leaves(seen[0]["params"]), averaged)), "samples are of the averages"
+    assert not all(map(np.array_equal, averaged, last))
 
 
 @pytest.mark.parametrize(
