@@ -15,20 +15,20 @@ from jaxdl.data.files import folder_of
 from jaxdl.data.graphs import GraphSource, both_directions, simple_edges
 from jaxdl.data.tables import read_npz
 from jaxdl.errors import InputError
-from jaxdl.layers.graph import check_ends
 from jaxdl.types import NonNegativeInt, Rate
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
-_KEYS = (
-    "num_nodes",
-    "num_features",
-    "feature_row",
-    "feature_col",
-    "feature_value",
-    "edges",
-    "labels",
-    *_SPLITS.values(),
-)
+# The arrays of a file: the shape of each, and of a length that differs between files its name.
+_SHAPES = {
+    "num_nodes": (),
+    "num_features": (),
+    "feature_row": ("entries",),
+    "feature_col": ("entries",),
+    "feature_value": ("entries",),
+    "edges": ("m", 2),
+    "labels": ("num_nodes",),
+    **{key: ("nodes",) for key in _SPLITS.values()},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,14 @@ class Planetoid:
         `pair_weight` float32 [P]. Splits of links all pass messages along the edges that are left for training.
 
         Raises:
-          InputError: no such file, a pickle, missing arrays, or numbers out of range.
+          InputError: no such file, a pickle, arrays that are missing or of wrong shapes, numbers out of range, or a
+            node in two splits.
         """
         path = folder_of(data_dir, self.path)
         found = _read(path)
         num_nodes, num_features = int(found["num_nodes"]), int(found["num_features"])
         columns, values = self._features(path, found, num_nodes, num_features)
-        pairs = np.sort(found["edges"].reshape(-1, 2), axis=1)
+        pairs = np.sort(found["edges"], axis=1)
         pairs = simple_edges(pairs, num_nodes, str(path), self.simplify)
         by_node = {"inputs": columns, "values": values}
         if self.predict == "links":
@@ -77,13 +78,21 @@ class Planetoid:
             return Data(splits)
         labels = found["labels"].astype(np.int32)
         num_classes = int(labels.max(initial=0)) + 1
-        splits = {}
+        splits, split_of = {}, np.full(num_nodes, "", "U5")
         for split, key in _SPLITS.items():
             nodes = found[key]
-            if len(nodes) and (nodes.min() < 0 or nodes.max() >= num_nodes or (labels[nodes] < 0).any()):
+            if not len(nodes):
+                raise InputError(f"{path}: {key} has no nodes.")
+            if nodes.min() < 0 or nodes.max() >= num_nodes or (labels[nodes] < 0).any():
                 raise InputError(
                     f"{path}: {key} has a node that is not there, or has no label; nodes are 0 to {num_nodes - 1}."
                 )
+            taken = nodes[split_of[nodes] != ""]
+            if len(taken):
+                raise InputError(
+                    f"{path}: node {taken[0]} is in {split_of[taken[0]]} and in {key} ({len(taken)} nodes are)."
+                )
+            split_of[nodes] = key
             weight = np.zeros(num_nodes, np.float32)
             weight[nodes] = 1
             of_nodes = by_node | {"labels": np.maximum(labels, 0), "node_weight": weight}
@@ -95,12 +104,10 @@ class Planetoid:
         row, column, value = (found[f"feature_{name}"] for name in ("row", "col", "value"))
         if not len(row) == len(column) == len(value):
             raise InputError(f"{path}: feature_row, feature_col and feature_value differ in length.")
-        check_ends(np.stack([row, row], axis=1), num_nodes, f"{path}, feature_row")
-        if len(column) and (column.min() < 0 or column.max() >= num_features):
-            raise InputError(
-                f"{path}: feature_col has {column.max()}; features of a width of {num_features} are numbered from 0 to "
-                f"{num_features - 1}."
-            )
+        for name, numbers, size in (("feature_row", row, num_nodes), ("feature_col", column, num_features)):
+            wrong = numbers[(numbers < 0) | (numbers >= size)]
+            if len(wrong):
+                raise InputError(f"{path}: {name} has {wrong[0]}; with a width of {size} it is 0 to {size - 1}.")
         if not np.isfinite(value).all():
             raise InputError(f"{path}: feature_value has a value that is not finite.")
         order = np.argsort(row, kind="stable")
@@ -164,7 +171,19 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} is a pickle, which may run code when it is read; an .npz of plain arrays is expected."
         )
     found = read_npz(path)
-    missing = [key for key in _KEYS if key not in found]
+    missing = [key for key in _SHAPES if key not in found]
     if missing:
-        raise InputError(f"{path} has no {', '.join(missing)}; it must hold {', '.join(_KEYS)}.")
+        raise InputError(f"{path} has no {', '.join(missing)}; it must hold {', '.join(_SHAPES)}.")
+    for name, shape in _SHAPES.items():
+        array = found[name]
+        kind = np.number if name == "feature_value" else np.integer
+        if array.ndim != len(shape) or shape[1:] != array.shape[1:] or not np.issubdtype(array.dtype, kind):
+            what = "numbers" if kind is np.number else "whole numbers"
+            expected = ", ".join(map(str, shape))
+            raise InputError(f"{path}: {name} is {array.dtype}{list(array.shape)}; it must be {what}, [{expected}].")
+    num_nodes, num_features = found["num_nodes"], found["num_features"]
+    if min(num_nodes, num_features) < 1:
+        raise InputError(f"{path}: num_nodes is {num_nodes} and num_features {num_features}; both must be 1 or more.")
+    if len(found["labels"]) != num_nodes:
+        raise InputError(f"{path}: there are {len(found['labels'])} labels, and num_nodes is {num_nodes}.")
     return found

@@ -188,8 +188,17 @@ def check(environment: Environment) -> None:
         reward or no bool of the end.
     """
     name, key = type(environment).__name__, jax.random.key(0)
-    if not isinstance(getattr(environment, "actions", None), Discrete | Box):
+    actions = getattr(environment, "actions", None)
+    if not isinstance(actions, Discrete | Box):
         raise InputError(f"environment {name} does not say what its actions are: give `actions`, a Discrete or a Box.")
+    if actions.size < 1:
+        raise InputError(f"environment {name} has no actions.")
+    if isinstance(actions, Box) and not (
+        len(actions.low) == len(actions.high) and all(low < high for low, high in zip(actions.low, actions.high))
+    ):
+        raise InputError(
+            f"environment {name}: actions are from {actions.low} to {actions.high}; each low needs a high above it."
+        )
     before = _traced(name, "reset", environment.reset, key)
     if not isinstance(before, tuple) or len(before) != 2:
         raise InputError(f"environment {name}: reset gives {_told(before)}; expected a state and an observation.")
@@ -210,15 +219,19 @@ def check(environment: Environment) -> None:
                     f"environment {name}: {part}{jax.tree_util.keystr(path)} is {_told(a)} before a step and "
                     f"{_told(b)} after it; a step must keep shapes and types."
                 )
-    if after[2].shape != () or not jnp.issubdtype(after[2].dtype, jnp.number):
-        raise InputError(f"environment {name}: the reward of a step is {_told(after[2])}; expected one number.")
-    if (after[3].shape, after[3].dtype) != ((), jnp.bool_):
-        raise InputError(f"environment {name}: `terminated` of a step is {_told(after[3])}; expected one bool.")
+    for what, found, kind, expected in (
+        ("the reward", after[2], jnp.number, "number"),
+        ("`terminated`", after[3], jnp.bool_, "bool"),
+    ):
+        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, kind):
+            raise InputError(f"environment {name}: {what} of a step is {_told(found)}; expected one {expected}.")
 
 
 def _traced(name: str, method: str, function, *arguments):
     try:
         return jax.eval_shape(function, *arguments)
+    except NotImplementedError:
+        raise InputError(f"environment {name} has no {method}.") from None
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
         raise InputError(f"environment {name}: {method} cannot be traced: {reason}") from error

@@ -140,14 +140,21 @@ def pack(
       num_nodes: int [B], at most n; the rows of `nodes` after these are padding. A graph of none is padding itself.
       num_edges: int [B], at most e.
       edge_features: [B, e, D].
-      max_nodes: N. It must be enough for the batch, whatever is in it: there is no room for an error on a device. None:
-        B n, which always is; `NodeBudget` in jaxdl.data.graphs knows how much less will do.
+      max_nodes: N. It must be enough for any batch, which cannot be checked of a traced one. None: B n, which always
+        is; `NodeBudget` in jaxdl.data.graphs knows how much less will do.
       max_edges: E, likewise.
+
+    Raises:
+      InputError: more nodes or edges than that, where the counts are known.
     """
     arrays = nodes, edges, num_nodes, num_edges, edge_features
     nodes, edges, num_nodes, num_edges, edge_features = jax.tree.map(jnp.asarray, arrays)
-    node_graph, node_place, node_mask = _slots(num_nodes, max_nodes or num_nodes.shape[0] * nodes.shape[1])
-    edge_graph, edge_place, edge_mask = _slots(num_edges, max_edges or edges.shape[0] * edges.shape[1])
+    max_nodes, max_edges = max_nodes or len(num_nodes) * nodes.shape[1], max_edges or edges.shape[0] * edges.shape[1]
+    for name, counts, size in (("nodes", num_nodes, max_nodes), ("edges", num_edges, max_edges)):
+        if not isinstance(counts, jax.core.Tracer):
+            _check_budget(name, len(counts), np.asarray(counts).sum(), size)
+    node_graph, node_place, node_mask = _slots(num_nodes, max_nodes)
+    edge_graph, edge_place, edge_mask = _slots(num_edges, max_edges)
     ends = edges[edge_graph, edge_place].astype(jnp.int32) + first_nodes(num_nodes)[edge_graph, None]
     ends = jnp.where(edge_mask[:, None], ends, 0)
     return Graph(
@@ -162,6 +169,11 @@ def pack(
         edge_mask=edge_mask,
         graph_mask=num_nodes > 0,
     )
+
+
+def _check_budget(name: str, num_graphs: int, total: int, size: int) -> None:
+    if total > size:
+        raise InputError(f"a batch of {num_graphs} graphs has {total} {name}; its padding budget is {size}.")
 
 
 def first_nodes(num_nodes: jax.Array) -> jax.Array:
@@ -195,10 +207,10 @@ def graph(nodes, senders, receivers, edges=None) -> Graph:
       edges: [E, D].
 
     Raises:
-      InputError: shapes that do not fit, or an edge to a node that is not there.
+      InputError: shapes that do not fit, ends that are no whole numbers, or an edge to a node that is not there.
     """
     nodes = np.asarray(nodes, np.float32)
-    ends = [np.asarray(x, np.int32).reshape(-1) for x in (senders, receivers)]
+    ends = [np.asarray(x).reshape(-1) for x in (senders, receivers)]
     edges = None if edges is None else np.asarray(edges, np.float32)
     if nodes.ndim != 2:
         raise InputError(f"nodes are {list(nodes.shape)}; they must be [nodes, features].")
@@ -206,11 +218,15 @@ def graph(nodes, senders, receivers, edges=None) -> Graph:
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} {name}" for name, count in counts.items())
         raise InputError(f"there are {told}; there must be as many of each.")
+    for name, numbers in zip(("senders", "receivers"), ends, strict=True):
+        if len(numbers) and not np.issubdtype(numbers.dtype, np.integer):
+            raise InputError(f"{name} are {numbers.dtype}; they must be whole numbers, those of nodes.")
     check_ends(np.stack(ends, axis=1), len(nodes), "the graph")
+    senders, receivers = (numbers.astype(np.int32) for numbers in ends)
     return Graph(
         nodes=nodes,
-        senders=ends[0],
-        receivers=ends[1],
+        senders=senders,
+        receivers=receivers,
         edges=edges,
         node_graph=np.zeros(len(nodes), np.int32),
         node_place=np.arange(len(nodes), dtype=np.int32),
@@ -252,9 +268,9 @@ def batch(graphs: Sequence[Graph], num_nodes: int | None = None, num_edges: int 
     counts = np.array([[part.num_nodes, len(part.senders)] for part in parts])
     sizes = []
     for name, total, size in zip(("nodes", "edges"), counts.sum(axis=0), (num_nodes, num_edges), strict=True):
-        if size is not None and total > size:
-            raise InputError(f"a batch of {len(parts)} graphs has {total} {name}; its padding budget is {size}.")
-        sizes.append(int(total) if size is None else size)
+        size = int(total) if size is None else size
+        _check_budget(name, len(parts), total, size)
+        sizes.append(size)
     first = np.cumsum(counts[:, 0]) - counts[:, 0]
 
     def joined(values, size, fill=0):

@@ -70,6 +70,12 @@ class _GNN(nn.Module):
     dropout_rate: Rate = 0.0
     initializer: str = "xavier_uniform"
 
+    def _nodes(self, graph: Graph):
+        """The features of the graph's nodes. Raises InputError for anything but a graph."""
+        if not isinstance(graph, Graph):
+            raise InputError("a graph network takes a Graph, and the inputs are none; try --task=graph_classification.")
+        return graph.nodes
+
     def _finished(self, x, pairs):
         """What is given back of outputs [N or B, num_outputs]: those of links are log odds of pairs [P]."""
         if self.level != "link":
@@ -85,7 +91,7 @@ class _Convolutional(_GNN):
     @nn.compact
     def __call__(self, graph: Graph, pairs=None, *, train: bool):
         """A packed graph to outputs [N, num_outputs] of nodes, [B, num_outputs] of graphs, or [P] of pairs [P, 2]."""
-        x = graph.nodes
+        x = self._nodes(graph)
         for index in range(self.num_layers):
             last = self.level != "graph" and index == self.num_layers - 1
             x = drop_features(x, self.dropout_rate, graph, train=train, name=f"dropout{index}")
@@ -177,7 +183,7 @@ class GIN(_GNN):
     @nn.compact
     def __call__(self, graph: Graph, pairs=None, *, train: bool):
         """A packed graph to outputs [N, num_outputs] of nodes, [B, num_outputs] of graphs, or [P] of pairs [P, 2]."""
-        x = dense(graph.nodes)
+        x = dense(self._nodes(graph))
         outputs = self._output(x, graph, 0, train)
         for index in range(self.num_layers):
             layer = GINLayer(
@@ -233,7 +239,7 @@ class MPNN(_GNN):
         """A packed graph to outputs [N, num_outputs] of nodes, [B, num_outputs] of graphs, or [P] of pairs [P, 2]."""
         activate = lambda x, name: Activation(self.activation, name=name)(x, train=train)
         project = lambda features, name: Project(features, True, self.initializer, name=name)
-        x = activate(project(self.width, "input")(graph.nodes), "input_activation")
+        x = activate(project(self.width, "input")(self._nodes(graph)), "input_activation")
         options = {
             "message": self.message,
             "aggregation": self.aggregation,

@@ -182,6 +182,8 @@ WRONG = {
     "structure": (_state, lambda s, a, k: _step(s, a, k)._replace(state=(s, s)), "turns a state of"),
     "reward": (_state, lambda s, a, k: _step(s, a, k)._replace(reward=s), "the reward of a step is"),
     "end": (_state, lambda s, a, k: _step(s, a, k)._replace(terminated=jnp.float32(0)), "expected one bool"),
+    "no reward": (_state, lambda s, a, k: _step(s, a, k)._replace(reward=None), "the reward of a step is nothing"),
+    "no end": (_state, lambda s, a, k: _step(s, a, k)._replace(terminated=None), "of a step is nothing"),
     "too few": (_state, lambda s, a, k: (s, s, 0.0), "expected a Transition"),
     "python": (_state, lambda s, a, k: _step(s, a, k) if s[0] > 0 else _step(s, a, k), "step cannot be traced"),
     "reset": (lambda key: jnp.zeros(2), _step, "expected a state and an observation"),
@@ -198,9 +200,20 @@ def test_what_does_not_fit_is_told_in_a_line(case):
     assert "\n" not in str(caught.value) and "environment Wrong" in str(caught.value)
 
 
-def test_actions_must_be_told():
-    with pytest.raises(InputError, match="give `actions`"):
-        check(type("Nothing", (Environment,), {})())
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "give `actions`"),
+        ({"actions": Discrete(0)}, "Wrong has no actions"),
+        ({"actions": Box((0.0,), (1.0, 1.0))}, "each low needs a high above it"),
+        ({"actions": Box((1.0,), (-1.0,))}, r"actions are from \(1.0,\) to \(-1.0,\)"),
+        ({"actions": Discrete(2)}, "Wrong has no reset"),
+        ({"actions": Discrete(2), "reset": lambda self, key: _state(key)}, "Wrong has no step"),
+    ],
+)
+def test_what_an_environment_must_have(fields, told):
+    with pytest.raises(InputError, match=told):
+        check(type("Wrong", (Environment,), fields)())
 
 
 def test_a_state_of_pythons_numbers_is_an_array():

@@ -88,6 +88,8 @@ def test_sparse_rows_are_the_matrix():
     [
         ((np.eye(3), [0], [3]), "edge 0 joins nodes 0 and 3, but its 3 nodes are numbered from 0 to 2"),
         ((np.eye(3), [-1], [0]), "joins nodes -1 and 0"),
+        ((np.eye(3), [2**32], [0]), "joins nodes 4294967296 and 0"),
+        ((np.eye(3), [0], [0.5]), "receivers are float64; they must be whole numbers"),
         ((np.eye(3), [0, 1], [1]), "2 senders and 1 receivers"),
         ((np.eye(3), [0], [1], np.zeros((2, 1))), "1 senders and 1 receivers and 2 edges"),
         ((np.zeros(3), [0], [1]), r"nodes are \[3\]; they must be \[nodes, features\]"),
@@ -103,6 +105,10 @@ def test_wrong_batches():
         batch([TRIANGLE, PATH], num_nodes=4)
     with pytest.raises(InputError, match="a batch of 1 graphs has 6 edges; its padding budget is 5"):
         batch([TRIANGLE], num_edges=5)
+    with pytest.raises(InputError, match="a batch of 2 graphs has 5 nodes; its padding budget is 4"):
+        pack(*padded([TRIANGLE, PATH]), max_nodes=4)
+    with pytest.raises(InputError, match="a batch of 1 graphs has 6 edges; its padding budget is 5"):
+        pack(*padded([TRIANGLE]), max_edges=5)
     with pytest.raises(InputError, match="nodes of graphs in one batch have 2 and 3 features"):
         batch([TRIANGLE, graph(np.eye(2), [], [], np.zeros((0, 1)))])
     with pytest.raises(InputError, match="edges of graphs in one batch have 1 and no features"):

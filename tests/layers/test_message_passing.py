@@ -68,18 +68,31 @@ def test_renumbering_nodes_renumbers_outputs_and_jit_is_no_jit(name):
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_padding_and_batching_change_nothing(name):
-    """Not even where padding holds NaN, and neither outputs nor gradients."""
+    """Outputs not even where padding holds NaN, and gradients wherever it holds numbers."""
     apply = built(name)
     several = batch(GRAPHS, num_nodes=17, num_edges=21)
-    nodes = several.nodes.copy()
-    nodes[~several.node_mask] = np.nan
-    edges = several.edges.copy()
-    edges[~several.edge_mask] = np.nan
-    several = several._replace(nodes=nodes, edges=edges)
-    outputs = jax.jit(apply)(several)
+
+    def filled(value):
+        nodes, edges = several.nodes.copy(), several.edges.copy()
+        nodes[~several.node_mask], edges[~several.edge_mask] = value, value
+        return several._replace(nodes=nodes, edges=edges)
+
+    weights = draw(17, 3 * F, seed=6)
+
+    def objective(x, g, weights):
+        outputs = apply(g._replace(nodes=x))
+        return (outputs * weights[:, : outputs.shape[-1]]).sum()
+
+    outputs = jax.jit(apply)(filled(np.nan))
+    weights[~several.node_mask] = 0
+    padded = filled(100.0)
+    slopes = jax.jit(jax.grad(objective))(padded.nodes, padded, weights)
     start = 0
     for one in GRAPHS:
-        np.testing.assert_allclose(outputs[start : start + one.num_nodes], apply(one), rtol=1e-5, atol=1e-5)
+        rows = slice(start, start + one.num_nodes)
+        np.testing.assert_allclose(outputs[rows], apply(one), rtol=1e-5, atol=1e-5)
+        alone = jax.grad(objective)(one.nodes, one, weights[rows])
+        np.testing.assert_allclose(slopes[rows], alone, rtol=1e-4, atol=1e-4)
         start += one.num_nodes
 
 

@@ -106,6 +106,26 @@ def test_only_sums_tell_a_multiset_from_its_double(aggregation, expected):
         assert np.allclose(ours, theirs, rtol=1e-4, atol=1e-5) != expected
 
 
+@pytest.mark.parametrize("level", ["node", "graph"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_renumbering_padding_and_batching_change_nothing(name, level):
+    """Nodes in another order, edges in another order, and other graphs and rubbish beside them."""
+    random = np.random.default_rng(1)
+    ends = np.array([[0, 1, 1, 2, 2, 3, 0], [1, 0, 2, 1, 3, 3, 1]])  # a self-loop, an edge twice; node 4 is alone
+    one = graph(random.normal(size=(5, 1)), *ends)
+    order, edges = np.array([3, 0, 4, 2, 1]), random.permutation(7)
+    other = graph(one.nodes[order], *np.argsort(order)[ends[:, edges]])
+    wide = batch([PRISM, one], num_nodes=14, num_edges=30)
+    wide.nodes[~wide.node_mask] = 1e3
+    model = create(name, level=level, num_outputs=3, num_layers=2, width=8)
+    variables = random_weights(model, one)
+    apply = jax.jit(lambda *graphs: [model.apply(variables, g, train=False) for g in graphs])
+    outputs, renumbered, among = apply(one, other, wide)
+    expected, found = (outputs[order], among[6:11]) if level == "node" else (outputs, among[1:])
+    np.testing.assert_allclose(renumbered, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, outputs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_links_are_inner_products_of_nodes(name):
     fields = {"num_outputs": 4, "width": 6}
@@ -119,6 +139,12 @@ def test_links_are_inner_products_of_nodes(name):
     np.testing.assert_allclose(logits, (x[pairs[:, 0]] * x[pairs[:, 1]]).sum(axis=1), rtol=1e-4)
     with pytest.raises(InputError, match="needs pairs of nodes"):
         links.apply(variables, PRISM, train=False)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_array_is_no_graph(name):
+    with pytest.raises(InputError, match="takes a Graph, and the inputs are none"):
+        create(name).init(jax.random.key(0), jnp.ones((2, 3)), train=False)
 
 
 @pytest.mark.parametrize("name", ["gat", "gin"])
