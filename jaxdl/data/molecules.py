@@ -42,7 +42,7 @@ ELEMENTS = (
 )
 HYBRIDIZATIONS = ("SP", "SP2", "SP3", "SP3D", "SP3D2")
 BONDS = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
-_MAX_NAMED = 5  # lines of a table that a message names
+_MAX_NAMED = 10  # lines of a table that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +124,13 @@ def _parse(path: pathlib.Path, column: int, lines, skip_invalid: bool) -> list:
     ]
     if len(invalid) == len(found):
         raise InputError(f"{path}: none of its {len(found)} SMILES parses.")
-    if invalid and not skip_invalid:
+    if invalid:
         named = ", ".join(f"line {number} ('{text.strip()[:60]}')" for number, text in invalid[:_MAX_NAMED])
         more = f" and {len(invalid) - _MAX_NAMED} more" if len(invalid) > _MAX_NAMED else ""
-        raise InputError(f"{path}: SMILES that do not parse: {named}{more}; --dataset.skip_invalid leaves them out.")
-    if invalid:
-        numbers = ", ".join(str(number) for number, _ in invalid[:_MAX_NAMED])
-        print(f"{path}: {len(invalid)} of {len(found)} SMILES do not parse and are left out (lines {numbers}, ...).")
+        told = f"{path}: {len(invalid)} of {len(found)} SMILES do not parse: {named}{more}"
+        if not skip_invalid:
+            raise InputError(f"{told}; --dataset.skip_invalid leaves them out.")
+        print(f"{told}; they are left out.")
     return found
 
 

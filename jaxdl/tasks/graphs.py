@@ -69,10 +69,20 @@ class _OfGraphs(Task):
 class GraphClassification(_OfGraphs, Classification):
     """One class out of several for each graph: labels int [B]."""
 
+    def check(self, data) -> None:
+        super().check(data)
+        if "node_weight" in data.splits["train"][0]:
+            raise InputError("the dataset's labels are of nodes, not of graphs; try --task=node_classification.")
+
 
 @dataclasses.dataclass(frozen=True)
 class GraphRegression(_OfGraphs, Regression):
     """Real targets for each graph: targets float [B, T]."""
+
+    def check(self, data) -> None:
+        super().check(data)
+        if "target_weight" in data.splits["train"][0]:
+            raise InputError("the targets are labels, of which some are missing; try --task=graph_multi_label.")
 
 
 @dataclasses.dataclass(frozen=True)

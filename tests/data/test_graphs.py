@@ -137,6 +137,16 @@ def test_planetoid_links(tmp_path):
         ({"feature_value": np.ones(2)}, "feature_row, feature_col and feature_value differ in length"),
         ({"test": np.array([40])}, "test has a node that is not there"),
         ({"labels": np.full(40, -1)}, "train has a node that is not there, or has no label"),
+        ({"feature_col": np.arange(-1, 2), "feature_row": np.zeros(3, int), "feature_value": np.ones(3)}, "col has -1"),
+        ({"edges": np.ones((2, 5), int)}, r"edges is int64\[2, 5\]; it must be whole numbers, \[m, 2\]"),
+        ({"edges": np.array([[0, 1.5]])}, r"edges is float64\[1, 2\]; it must be whole numbers"),
+        ({"labels": np.zeros(30, int)}, "there are 30 labels, and num_nodes is 40"),
+        ({"feature_value": np.array(["a"])}, r"feature_value is <U1\[1\]; it must be numbers"),
+        ({"num_nodes": np.array([40, 1])}, r"num_nodes is int64\[2\]"),
+        ({"num_nodes": np.array(0)}, "num_nodes is 0 and num_features 12; both must be 1 or more"),
+        ({"train": np.zeros(40, bool)}, r"train is bool\[40\]; it must be whole numbers"),
+        ({"val": np.zeros(0, int)}, "val has no nodes"),
+        ({"train": np.array([3, 4]), "val": np.array([5]), "test": np.array([6, 4])}, "node 4 is in train and in test"),
     ],
 )
 def test_wrong_planetoid_files(arrays, told, tmp_path):
@@ -263,6 +273,7 @@ def test_missing_labels_weigh_nothing(rdkit, tmp_path):
             {},
             r"do not parse: line 3 \('C\(C'\), line 5 \('Xx'\); --dataset.skip_invalid",
         ),
+        ("smiles,a\nCC,1\n" + "C(,1\n" * 12, {}, r"12 of 13 SMILES do not parse: .*, line 12 \('C\('\) and 2 more; --"),
         ("smiles,a\nC(C,2\n", {"skip_invalid": True}, "none of its 1 SMILES parses"),
         ("smiles,a\nCC,\nCO,1\n", {}, "line 2, column 'a': '' is not a finite number"),
         ("smiles,a\nCC,2\nCO,1\n", {"kind": "labels"}, "line 2, column 'a': '2' is not 0, 1 or nothing"),
@@ -282,4 +293,4 @@ def test_invalid_smiles_can_be_left_out(rdkit, tmp_path, capfd):
     assert sum(map(len, data.splits.values())) == 20
     assert all(source[0]["targets"] == 1 for source in data.splits.values())
     told = capfd.readouterr()
-    assert "1 of 21 SMILES do not parse and are left out (lines 2, ...)" in told.out and told.err == ""
+    assert "1 of 21 SMILES do not parse: line 2 ('C(C'); they are left out" in told.out and told.err == ""

@@ -68,6 +68,25 @@ def test_nodes_of_weight_zero_and_padding_do_not_count():
     np.testing.assert_allclose([loss, told["loss"].compute()], cross_entropy[counts].mean(), rtol=1e-4)
 
 
+def test_training_does_not_see_the_labels_of_other_splits():
+    """Neither the loss nor its gradient changes when all labels but the training nodes' do."""
+    source = random_source()
+    task = graphs.NodeClassification().for_data(Data({"train": source}, num_classes=3))
+    model = create("gat", num_outputs=3, width=4, num_heads=2)
+    batch = source.take(np.arange(G))
+    variables = model.init(jax.random.key(0), *task.inputs(batch), train=False)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(variables, labels):
+        forward = lambda *inputs: model.apply(variables, *inputs, train=True)
+        return task.loss(forward, batch | {"labels": labels}, jax.random.key(0))[0]
+
+    other = np.where(batch["node_weight"] > 0, batch["labels"], (batch["labels"] + 1) % 3)
+    assert (other != batch["labels"]).any()
+    jax.tree.map(np.testing.assert_array_equal, loss(variables, batch["labels"]), loss(variables, other))
+
+
 def test_missing_labels_do_not_count():
     random = np.random.default_rng(1)
     targets, measured = (np.float32(random.random((G, T)) < share) for share in (0.5, 0.7))
@@ -117,6 +136,11 @@ def test_what_does_not_fit():
     labelled = Data({"train": random_source(labels=np.zeros(G, np.int32))}, num_classes=3)
     with pytest.raises(InputError, match="the dataset has none; of planetoid, --dataset.predict=links"):
         graphs.LinkPrediction().for_data(labelled).check(labelled)
+    with pytest.raises(InputError, match="the dataset's labels are of nodes, not of graphs; try --task=node_class"):
+        graphs.GraphClassification().check(Data({"train": random_source()}, num_classes=3))
+    missing = random_source(targets=np.zeros((G, T), np.float32), target_weight=np.ones((G, T), np.float32))
+    with pytest.raises(InputError, match="the targets are labels, of which some are missing; try --task=graph_multi"):
+        graphs.GraphRegression().check(Data({"train": missing}, num_targets=T))
     images = experiment.parse(["--dataset=digits", "--model=gcn", "--task=node_classification", "--steps=1"])
     with pytest.raises(InputError, match="needs graphs, and an example of the dataset has no edges, num_nodes"):
         experiment.build(images)
