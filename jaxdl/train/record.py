@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -161,9 +162,8 @@ class RunDirectory:
             self._write("metrics.jsonl", "".join(_json_line(record) for record in kept))
         if not self._write_events:
             return
+        SummaryWriter = import_summary_writer()
         with guard_disk(self.path):
-            from tensorboardX import SummaryWriter  # only a run writes events: keep it out of every other import
-
             if self._tensorboard is not None:
                 self._tensorboard.close()
             self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1, flush_secs=30)
@@ -221,6 +221,20 @@ class RunDirectory:
     def _write(self, name: str, text: str) -> None:
         if self.writer:
             replace_file(self.path / name, text)
+
+
+def import_summary_writer():
+    """tensorboardX's SummaryWriter; only a run writes events, so nothing else imports it.
+
+    Where PyTorch is installed tensorboardX imports it, which takes seconds, for tensors that nobody gives it here.
+    """
+    hidden = sys.modules.setdefault("torch", None) is None  # as if it were not installed
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def replace_file(path: pathlib.Path, content: str | bytes) -> None:

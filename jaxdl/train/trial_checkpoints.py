@@ -40,6 +40,7 @@ class TrialCheckpoints:
             return jax.tree.map(choose, new, old)
 
         self._select = jax.jit(select, donate_argnums=2, out_shardings=placement.per_run)
+        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placement.per_run)
 
     def open(self) -> None:
         self._common.open()
@@ -60,7 +61,7 @@ class TrialCheckpoints:
     def save(self, step: int, tree: Any, best_steps: Sequence[int | None]) -> None:
         """Starts to write the common checkpoint. `best_steps`: of each trial, so that the best states are kept."""
         if self._best is None:
-            self._best = jax.tree.map(jnp.copy, _of_runs(tree))
+            self._best = self._copy(_of_runs(tree))
         improved = np.zeros(len(self._program.seed), bool)
         improved[: len(best_steps)] = [best == step for best in best_steps]
         if improved.any():

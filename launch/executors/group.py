@@ -4,6 +4,7 @@ Without the folder it imports what it will need, waits for the folder as a line 
 group's log. Exit status: as that of launch.train.
 """
 
+import gc
 import os
 import pathlib
 import sys
@@ -46,11 +47,13 @@ def _wait_for_folder() -> str:
     import orbax.checkpoint  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import sklearn.model_selection  # noqa: F401
-    import tensorboardX  # noqa: F401
 
     import jaxdl.train.loop  # noqa: F401
+    from jaxdl.train.record import import_summary_writer
 
+    import_summary_writer()
     jax.devices()
+    gc.freeze()  # what importing has made stays: the garbage collector need not look through it again and again
     folder = sys.stdin.readline().strip()
     if not folder:  # the sweep was refused, or has ended
         sys.exit(0)

@@ -115,3 +115,15 @@ def test_other_processes_write_nothing(tmp_path):
     record.status(state="running")
     record.metrics(1, "train", {"loss": 1.0})
     assert not record.path.exists()
+
+
+def test_events_do_not_import_pytorch(tmp_path):
+    """Where it is installed tensorboardX would, in every run, for seconds."""
+    (tmp_path / "torch.py").write_text("raise AssertionError('imported')")
+    script = (
+        "import sys; from jaxdl.train.record import import_summary_writer\n"
+        f"writer = import_summary_writer()({str(tmp_path / 'events')!r})\n"
+        "writer.add_scalar('loss', 1.0, 1); writer.close(); assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
