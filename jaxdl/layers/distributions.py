@@ -2,6 +2,11 @@
 
 Both have `sample(keys)`, `log_probability(actions)`, `entropy()` and `mode()`. Shapes: ... batch axes, A actions or
 choices.
+
+>>> import jax, jax.numpy as jnp
+>>> policy = Categorical(jnp.array([[0.0, 9.0], [9.0, 0.0]]))
+>>> policy.mode().tolist(), policy.sample(jax.random.split(jax.random.key(0), 2)).shape, policy.entropy().shape
+([1, 0], (2,), (2,))
 """
 
 import math

@@ -36,7 +36,7 @@ class ActorCritic(nn.Module):
 
     num_actions: PositiveInt = 2
     policy: Literal["categorical", "gaussian"] = "categorical"
-    widths: tuple[int, ...] = (64, 64)
+    widths: tuple[PositiveInt, ...] = (64, 64)
     activation: str = "tanh"
     shared: bool = False
     initial_log_std: float = 0.0

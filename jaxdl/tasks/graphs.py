@@ -185,6 +185,15 @@ class LinkPrediction(_OfGraphs):
             "average_precision": metrics.AveragePrecision.of(*ranked),
         }
 
+    def figures(self, predict, batches, data):
+        from jaxdl import plots
+
+        rows = [(predict(batch), batch["pair_labels"], self._weight(batch)) for batch in batches]
+        if not rows:
+            return {}
+        columns = [np.concatenate([np.ravel(x) for x in column])[:, None] for column in zip(*rows, strict=True)]
+        return {"roc": plots.roc_curves(*columns, ("links",))}
+
     def _packed(self, batch, pairs):
         """Pairs of nodes of each graph, [B, P, 2], as numbers of packed nodes, [B P, 2]."""
         num_nodes = batch["num_nodes"]

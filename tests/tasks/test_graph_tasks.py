@@ -183,11 +183,12 @@ def test_graphs_train_in_microbatches_in_half_precision_from_the_host(tmp_path):
     assert np.isfinite(found[0]["loss"]) and found[-1]["accuracy"] >= 0
 
 
-def test_links_train(tmp_path):
+def test_links_train_and_are_drawn(tmp_path):
     graph_files.write_planetoid(tmp_path / "citations.npz")
     longer = ["--steps=60", "--eval_every=60", "--log_every=60", "--learning_rate=0.02", "--mesh=data:1"]
-    found = lines([*RUNS["links"], *longer], tmp_path / "run")
+    found = lines([*RUNS["links"], *longer, "--plots=true"], tmp_path / "run")
     assert found[-1]["roc_auc"] > 0.6
+    assert (tmp_path / "run/plots/roc.png").exists()
 
 
 def test_nodes_train_and_are_drawn(tmp_path):
