@@ -7,6 +7,7 @@ is used. Directories are named by step; one that is not finished never gets its 
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -85,6 +86,12 @@ def read_arrays(workdir: pathlib.Path, step: int) -> Any:
 
 
 def _unreadable(workdir: pathlib.Path, step: int, error: Exception) -> InputError:
+    shapes = re.search(r"Requested shape: (\(.*?\)) is not compatible with the stored shape: (\(.*?\))", str(error))
+    if shapes:
+        return InputError(
+            f"checkpoint {step} of {workdir} is of another model, or of data of another width: it has an array of "
+            f"{shapes[2]} where these flags make one of {shapes[1]}."
+        )
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return InputError(f"checkpoint {step} of {workdir} cannot be read ({reason}); name another --checkpoint.")
 

@@ -19,6 +19,7 @@ from jaxdl.settings import parse
 from jaxdl.tasks import graphs
 from jaxdl.tasks.classification import Classification
 from jaxdl.train.record import read_metrics
+from launch import evaluate
 from tests.data import graph_files
 
 G, F, T = 9, 3, 2
@@ -189,6 +190,14 @@ def test_links_train_and_are_drawn(tmp_path):
     found = lines([*RUNS["links"], *longer, "--plots=true"], tmp_path / "run")
     assert found[-1]["roc_auc"] > 0.6
     assert (tmp_path / "run/plots/roc.png").exists()
+
+
+def test_features_of_another_width_than_those_trained_on(tmp_path):
+    graph_files.write_planetoid(tmp_path / "citations.npz")
+    graph_files.write_planetoid(tmp_path / "wider.npz", num_features=np.int32(14))
+    lines([*RUNS["links"], "--mesh=data:1"], tmp_path / "run")
+    with pytest.raises(InputError, match=r"data of another width: it has an array of \(12, 4\) where .* of \(14, 4\)"):
+        evaluate.main([f"--workdir={tmp_path / 'run'}", "--dataset.path=wider.npz"])
 
 
 def test_nodes_train_and_are_drawn(tmp_path):
