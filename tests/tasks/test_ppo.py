@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl import experiment
-from jaxdl.environments.base import Box, Discrete, Environment, Transition
+from jaxdl.environments.base import Box, Discrete, Environment, Transition, begin
 from jaxdl.errors import InputError
 from jaxdl.layers.distributions import Categorical
 from jaxdl.sharding import Placement, make_mesh
@@ -207,6 +207,37 @@ def test_a_step_is_what_its_parts_say():
     assert value_of(told["environment_steps"]) == 8 * 8
     # Nothing has been learned yet when the only update is made.
     assert abs(value_of(told["kl"])) < 1e-6 and value_of(told["clip_fraction"]) == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock(Environment):
+    """Shows how many steps of the episode were made; every one is rewarded by 1, the third is the last."""
+
+    time_limit: int = 3
+    ends: bool = False
+    actions: ClassVar[Discrete] = Discrete(2)
+
+    def reset(self, key):
+        return jnp.float32(0), jnp.zeros(1)
+
+    def step(self, state, action, key):
+        return Transition(state + 1, (state + 1)[None], jnp.float32(1), self.ends & (state == 2))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_is_learned_from_the_last_step_is_worth_what_was_seen_after_it(ends):
+    """Not what the next episode begins with; and nothing where the episode ended by itself."""
+    environment = Clock(ends=ends)
+    task = PPO(rollout_steps=7, gae_lambda=0.0, discount=0.9, environment=environment)
+    forward = lambda observations: (Categorical(jnp.zeros((len(observations), 2))), 10 * observations[:, 0])
+    episodes = jax.vmap(functools.partial(begin, environment))(jax.random.split(jax.random.key(0), 2))
+    _, experience, told = task.act(forward, episodes, jax.random.key(1))
+    count = np.arange(7) % 3
+    following = np.where(ends & (count == 2), 0, 10 * (count + 1))
+    expected = np.broadcast_to(1 + 0.9 * following - 10 * count, (2, 7))
+    np.testing.assert_allclose(experience["advantages"], expected, rtol=1e-5)
+    np.testing.assert_allclose(experience["returns"], expected + 10 * count, rtol=1e-5)
+    assert value_of(told["return"]) == value_of(told["length"]) == 3
 
 
 def test_each_pass_learns_from_each_step_once(monkeypatch):
