@@ -217,7 +217,7 @@ def read_table(path: str, names: Sequence[str]) -> list[tuple[int, Mapping[str, 
       names: columns that it must have.
 
     Raises:
-      InputError: a file that is missing, no text or empty, or has not these columns.
+      InputError: a file that is missing, no text or empty, has not these columns, or has a line with more.
     """
     try:
         with open(pathlib.Path(path).expanduser(), newline="", encoding="utf-8-sig") as file:
@@ -237,7 +237,13 @@ def read_table(path: str, names: Sequence[str]) -> list[tuple[int, Mapping[str, 
             )
     if not lines:
         raise InputError(f"--csv={path} has a header and no lines.")
-    return [(number, {str(name).strip(): value for name, value in line.items()}) for number, line in lines]
+    for number, line in lines:
+        if None in line:
+            raise InputError(
+                f"{path} line {number} has more cells than the header; a number has no comma, and a text that has one "
+                "stands in quotes."
+            )
+    return [(number, {name.strip(): value for name, value in line.items()}) for number, line in lines]
 
 
 def _numbers(name: str, labels: Sequence[str], texts: Sequence[str | None]) -> np.ndarray:

@@ -89,7 +89,7 @@ def frontier(
     panels = figure.subplots(1, 3)
     of = lambda constants: (*predictions.compute_optimal(constants, grid), predictions.optimal_loss(constants, grid))
     columns = {name: values[:, None] for name, values in resamples.constants.items()}
-    bands = [np.quantile(values, [0.025, 0.975], axis=0) for values in of(columns)]
+    bands = [np.nanquantile(values, [0.025, 0.975], axis=0) for values in of(columns)]
     measured = (fit.axes["N"], fit.axes["D"], fit.values)
     for panel, line, band, points, name in zip(panels, of(fit.constants), bands, measured, ("N", "D", "loss")):
         panel.scatter(flops, points, s=9, color=GRAY, alpha=0.35, linewidths=0, label="runs")
@@ -137,7 +137,7 @@ def contours(fit: Fit) -> Figure:
     levels = np.unique(np.round(_evenly_below(fit.constants["E"], loss.min(), loss.max()), 2))
     shades = cm.ScalarMappable(colors.LogNorm(loss.min(), loss.max()), colormaps["viridis_r"])
     lines = axes.contour(sizes, tokens, predicted, levels=levels, colors=GRAY, linewidths=0.8)
-    axes.clabel(lines, fontsize=7, fmt="%.2f")
+    axes.clabel(lines, fontsize=7, fmt="%.2f", inline_spacing=2)
     axes.scatter(N, D, c=loss, norm=shades.norm, cmap=shades.cmap, s=20, edgecolors="white", linewidths=0.4, zorder=3)
     flops = FLOPS_PER_TOKEN * N * D
     best = predictions.compute_optimal(fit.constants, np.geomspace(flops.min() / 30, flops.max() * 30, 200))
@@ -158,7 +158,7 @@ def contours(fit: Fit) -> Figure:
 def _evenly_below(floor: float, low: float, high: float) -> np.ndarray:
     """Losses whose distance to the floor rises by a constant factor, so that the lines lie evenly."""
     start = max(low - floor, 1e-3 * low) / 1.6
-    return floor + np.geomspace(start, (high - floor) * 1.05, 12)
+    return floor + np.geomspace(start, high - floor, 12)
 
 
 def residuals(fit: Fit) -> Figure:

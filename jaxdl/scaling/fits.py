@@ -276,6 +276,8 @@ def cross_validate(
 ) -> dict[str, float]:
     """The mean absolute residual of points that were left out of the fit, by law; the least is the best law.
 
+    It is NaN for a law that has no minimum without one of the folds.
+
     Args:
       fitted: fits of several laws to the same points.
       folds: the points left out in turn, as index arrays; or how many random folds of equal size.
@@ -296,7 +298,9 @@ def cross_validate(
 
 
 def held_out_residuals(fitted: Fit, folds: Sequence[np.ndarray]) -> np.ndarray:
-    """The residual of each point of the folds, from the fit that its fold was left out of; NaN for other points.
+    """The residual of each point of the folds, from the fit that its fold was left out of.
+
+    It is NaN for other points, and for those without which the law has no minimum.
 
     Args:
       folds: index arrays.
@@ -304,10 +308,10 @@ def held_out_residuals(fitted: Fit, folds: Sequence[np.ndarray]) -> np.ndarray:
     weights = np.ones((len(folds), len(fitted.values)))
     for row, fold in zip(weights, folds):
         row[fold] = 0
-    thetas, _ = fitted.refit(weights)
+    thetas, converged = fitted.refit(weights)
     residuals = np.full(len(fitted.values), np.nan)
     target = fitted.law.target(fitted.values)
-    for theta, fold in zip(thetas, folds):
+    for theta, fold in zip(thetas[converged], (fold for fold, found in zip(folds, converged) if found)):
         axes = [axis[fold] for axis in fitted.axes.values()]
         predicted = fitted.law.function(*axes, **fitted.law.constants_of(theta))
         residuals[fold] = target[fold] - fitted.law.target(predicted)
@@ -354,6 +358,8 @@ def check_points(
         raise InputError(
             f"{len(values)} points are too few for {constants} constants; at least {constants + 1} are needed."
         )
+    if values.min() == values.max():
+        raise InputError(f"all points have loss {values[0]:.4g}; a law needs several values of it.")
     if len(axes) > 1:  # on one axis, two seeds may well have the same accuracy
         rows, first = np.unique(np.column_stack(list(columns.values())), axis=0, return_inverse=True)
         if len(rows) < len(values):

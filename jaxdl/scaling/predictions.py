@@ -9,7 +9,8 @@ where both of its powers fall with the same exponent of C, so that it can be sol
 
     L = E + K (C / 6)^-gamma,    gamma = alpha beta / (alpha + beta),    K = A / G^alpha + B G^beta
 
-Constants may be arrays: those of each resample of a bootstrap. All results then are, too.
+Constants may be arrays: those of each resample of a bootstrap. All results then are, too. Where the loss does not fall
+with N or with D, alpha or beta being 0 or less, there is no compute-optimal run, and they are NaN.
 
 >>> hoffmann = {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}
 >>> N, D = compute_optimal(hoffmann, 5.76e23)
@@ -26,12 +27,18 @@ from jaxdl.scaling.laws import FLOPS_PER_TOKEN
 
 def exponents(constants: Mapping) -> tuple:
     """(a, b) of N = G (C / 6)^a and D = (C / 6)^b / G; they add up to 1."""
-    alpha, beta = constants["alpha"], constants["beta"]
+    alpha, beta = _falling(constants)
     return beta / (alpha + beta), alpha / (alpha + beta)
 
 
-def _log_g(constants: Mapping):
+def _falling(constants: Mapping) -> tuple:
+    """(alpha, beta), NaN where one of them is not above 0."""
     alpha, beta = constants["alpha"], constants["beta"]
+    return tuple(np.where(np.minimum(alpha, beta) > 0, value, np.nan)[()] for value in (alpha, beta))
+
+
+def _log_g(constants: Mapping):
+    alpha, beta = _falling(constants)
     return np.log(alpha * constants["A"] / (beta * constants["B"])) / (alpha + beta)
 
 
@@ -39,7 +46,8 @@ def compute_optimal(constants: Mapping, flops) -> tuple:
     """Parameters and tokens that have the least loss for a budget of training FLOPs."""
     a, b = exponents(constants)
     log_g, log_c = _log_g(constants), np.log(flops / FLOPS_PER_TOKEN)
-    return np.exp(log_g + a * log_c), np.exp(b * log_c - log_g)
+    with np.errstate(over="ignore"):
+        return np.exp(log_g + a * log_c), np.exp(b * log_c - log_g)
 
 
 def tokens_per_parameter(constants: Mapping, flops):
@@ -64,7 +72,7 @@ def cost(constants: Mapping, loss):
 
 def _frontier(constants: Mapping) -> tuple:
     """(K, gamma) of L = E + K (C / 6)^-gamma."""
-    alpha, beta = constants["alpha"], constants["beta"]
+    alpha, beta = _falling(constants)
     log_g = _log_g(constants)
     factor = constants["A"] * np.exp(-alpha * log_g) + constants["B"] * np.exp(beta * log_g)
     return factor, alpha * beta / (alpha + beta)

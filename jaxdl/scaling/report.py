@@ -110,7 +110,8 @@ def analyse(
       notes: lines for the top of the report, such as which runs were left out.
 
     Raises:
-      InputError: points that the law cannot be fitted to, or a published law that does not exist.
+      InputError: points that the law cannot be fitted to, a loss that rises with N or D, or a published law that does
+        not exist.
     """
     N, D, loss = (np.asarray(array, np.float64) for array in (N, D, loss))
     for name in options.published:
@@ -123,6 +124,7 @@ def analyse(
     if not law.converged:
         lines += _not_converged(law)
         return Analysis(data, "\n".join(lines) + "\n", {})
+    _check_falling(law)
     resamples = uncertainty.bootstrap(law, options.resamples, options.seed)
     data["law"] |= _told_bootstrap(resamples)
     data["warnings"] = uncertainty.unidentified(law, resamples)
@@ -150,6 +152,16 @@ def analyse(
 def law_flops(law: Fit) -> np.ndarray:
     """C = 6ND of the points of a law of N and D."""
     return FLOPS_PER_TOKEN * law.axes["N"] * law.axes["D"]
+
+
+def _check_falling(law: Fit) -> None:
+    """A law with an exponent below 0 has no compute-optimal run: where its derivatives agree, the loss is greatest."""
+    for name, axis in (("alpha", "parameters"), ("beta", "tokens")):
+        if law.constants[name] <= 0:
+            raise InputError(
+                f"the loss does not fall with the {axis} ({name} is {law.constants[name]:.3g}), and no run is "
+                "compute-optimal; a metric that rises is fitted against one axis, with --axis."
+            )
 
 
 def _told_fit(law: Fit) -> dict[str, Any]:
@@ -354,10 +366,14 @@ def _warning_lines(data: Mapping) -> list[str]:
 def _comparison_lines(data: Mapping, forms: Mapping[str, Any]) -> list[str]:
     if len(data["comparison"]) < 2:
         return []
-    ranked = sorted(data["comparison"].items(), key=lambda pair: pair[1])
-    rows = [(LAWS[name].formula, f"{error:.3%}") for name, error in ranked]
+    ranked = sorted(data["comparison"].items(), key=lambda pair: np.nan_to_num(pair[1], nan=np.inf))
+    rows = [(LAWS[name].formula, _number(error, ".3%")) for name, error in ranked]
     title = "Error on points that the fit had not seen (mean absolute residual of log loss, ten folds):"
     return [title, "", *markdown_table(("form", "error"), rows), ""]
+
+
+def _number(number: float, form: str) -> str:
+    return "none" if math.isnan(number) else format(number, form)
 
 
 def _law_lines(data: Mapping, law: Fit) -> list[str]:
@@ -410,10 +426,11 @@ def _frontier_lines(data: Mapping, law: Fit, resamples: uncertainty.Bootstrap, n
     lines += [*_isoflop_lines(data), *_prediction_lines(data["predictions"])]
     if data["held_out_budgets"]:
         rows = [
-            (f"{held['flops']:.3g}", str(held["points"]), f"{held['error']:.2%}", f"{held['bias']:+.2%}")
+            (f"{held['flops']:.3g}", str(held["points"]), _number(held["error"], ".2%"), _number(held["bias"], "+.2%"))
             for held in data["held_out_budgets"]
         ]
-        lines += ["## Budgets left out", "", "The error on each budget of the fit to all other points.", ""]
+        told = "The error on each budget of the fit to all other points; none where that has no minimum."
+        lines += ["## Budgets left out", "", told, ""]
         lines += [*markdown_table(("FLOPs", "points", "mean absolute error", "mean error"), rows), ""]
     return lines
 
@@ -424,11 +441,9 @@ def _isoflop_lines(data: Mapping) -> list[str]:
     rows = []
     for curve in data["isoflop"]:
         interval = "-" if math.isnan(curve["N_interval"][0]) else "{:.3g} to {:.3g}".format(*curve["N_interval"])
-        minimum = f"{curve['N']:.3g}" if curve["known"] else f"({curve['N']:.3g})"
-        shape = (f"{curve['width']:.2f}", "-" if math.isnan(curve["offset"]) else f"{curve['offset']:+.2f}")
-        rows.append(
-            (f"{curve['flops']:.3g}", str(len(curve["points"])), minimum, interval, *shape, f"{curve['bias'] - 1:+.1%}")
-        )
+        minimum = _number(curve["N"], ".3g") if curve["known"] else f"({_number(curve['N'], '.3g')})"
+        shape = (f"{curve['width']:.2f}", _number(curve["offset"], "+.2f"), _number(curve["bias"] - 1, "+.1%"))
+        rows.append((f"{curve['flops']:.3g}", str(len(curve["points"])), minimum, interval, *shape))
     header = ("FLOPs", "points", "N of the minimum", "95 % interval", "width", "offset", "bias of N")
     lines = [
         "Parabolas (in brackets: not within the sizes, or not determined by the points; left out of the line):",

@@ -53,7 +53,8 @@ class Bootstrap:
         """The interval of a number that follows from the constants.
 
         Args:
-          number: number(constants), float [R] from the constants of all resamples.
+          number: number(constants), float [R] from the constants of all resamples; NaN where a resample has none, as
+            a law whose loss rises with D has no compute-optimal run.
         """
         return percentiles(number(self.constants), self.level)
 
@@ -63,7 +64,10 @@ class Bootstrap:
 
 
 def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The values between which the middle share of all lies; an infinite end stays so."""
+    """The values between which the middle share of all lies; an infinite end stays so, and NaN counts for nothing."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return np.nan, np.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
     return float(low), float(high)
 
@@ -100,7 +104,7 @@ class HeldOut:
     Attributes:
       flops: the budget.
       points: how many points it has.
-      error: the mean absolute residual of log L: 0.01 is one percent of the loss.
+      error: the mean absolute residual of log L: 0.01 is one percent of the loss. NaN where the others have no minimum.
       bias: the mean residual: above 0 the loss was higher than predicted.
     """
 

@@ -143,6 +143,8 @@ def put(row, column, text):
         (put(1, 2, "nan"), "line 3: loss is nan; leave the point out, or mend it."),
         (lambda rows: rows.append(rows[4]), "line 6 and {table} line 27 are the same point; leave one of them out."),
         (lambda rows: rows.__delitem__(slice(4, None)), "4 points are too few for 5 constants; at least 6 are needed."),
+        (put(3, 1, "1,500"), "line 5 has more cells than the header; a number has no comma"),
+        (lambda rows: [row.__setitem__(2, "2.5") for row in rows], "all points have loss 2.5; a law needs several"),
         (lambda rows: rows.clear(), "has a header and no lines."),
         (
             lambda rows: [row.__setitem__(1, repr(1e15 / 6 / float(row[0]))) for row in rows],
@@ -185,6 +187,22 @@ def test_bad_flags_are_one_line_and_status_2(tmp_path, capsys, arguments, messag
     assert scaling_law.main([argument.format(**names) for argument in arguments]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message.format(**names) in errors[0]
+
+
+def test_a_metric_that_rises_is_no_loss_of_n_and_d(tmp_path, capsys, monkeypatch):
+    # Begun where the 4,500 starts have their best one: alpha and beta below 0.
+    law = dataclasses.replace(LAWS["chinchilla"], starts=lambda axes, values: np.array([(-2, -2, 0, -0.1, -0.1)]))
+    monkeypatch.setattr(fits, "LAWS", {**LAWS, "chinchilla": law})
+
+    def rise(rows):
+        for row, N, D in zip(rows, *points()[:2]):
+            row[2] = repr(float(1 + 0.1 * N**0.05 + 0.1 * D**0.05))
+
+    table = write_table(tmp_path / "t.csv", change=rise)
+    assert scaling_law.main([f"--csv={table}", f"--out={tmp_path}/law"]) == 2
+    error = capsys.readouterr().err
+    assert "the loss does not fall with the parameters (alpha is -0.05" in error and error.count("\n") == 1
+    assert not (tmp_path / "law").exists()
 
 
 def test_a_fit_that_did_not_converge_is_status_1(tmp_path, capsys, monkeypatch):

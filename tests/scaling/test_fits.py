@@ -1,5 +1,6 @@
 """Fits on data made from known laws, and points that no law can be fitted to."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -57,6 +58,17 @@ def test_the_form_that_made_the_points_predicts_unseen_ones_best():
     assert errors["falling"] < 0.2 * errors["power"]
 
 
+def test_points_without_which_there_is_no_minimum_have_no_error():
+    x = np.geomspace(1, 1000, 20)
+    fit = fits.fit_power("x", x, 1 / x**0.3)
+    refit = lambda weights: (np.repeat(fit.theta[None], len(weights), axis=0), weights[:, 0] > 0)
+    unsure = dataclasses.replace(fit)
+    object.__setattr__(unsure, "refit", refit)  # the fit without the first point ends at no minimum
+    residuals = fits.held_out_residuals(unsure, [np.array([0, 1]), np.array([2, 3])])
+    assert np.isnan(residuals[[0, 1, 4]]).all() and np.isfinite(residuals[[2, 3]]).all()
+    assert np.isnan(fits.cross_validate({"unsure": unsure})["unsure"])
+
+
 def test_only_fits_of_the_same_points_are_compared():
     x = np.geomspace(1, 1000, 20)
     one, other = fits.fit_power("x", x, 1 / x**0.3), fits.fit_power("x", x, 2 / x**0.3)
@@ -89,6 +101,7 @@ def test_constants_that_the_points_do_not_tell_are_named():
             "point 2 and point 29",
         ),
         ({"D": 1e18 / N}, "all points are of one budget, 6e+18 FLOPs"),
+        ({"loss": np.full(30, 2.5)}, "all points have loss 2.5; a law needs several values of it"),
         ({"N": np.full(30, 1e7)}, "all points have parameters 1e+07"),
     ],
 )

@@ -32,6 +32,13 @@ def test_a_loss_that_cannot_be_reached_costs_infinitely_much():
     assert predictions.cost(PUBLISHED["hoffmann2022"], 1.0) == np.inf
 
 
+@pytest.mark.parametrize("rising", [{"alpha": -0.1}, {"beta": -0.1}, {"alpha": -0.1, "beta": -0.2}, {"beta": 0.0}])
+def test_a_loss_that_rises_has_no_compute_optimal_run(rising):
+    constants = PUBLISHED["hoffmann2022"] | rising
+    assert np.isnan(predictions.compute_optimal(constants, 1e20)).all()
+    assert np.isnan(predictions.optimal_loss(constants, 1e20)) and np.isnan(predictions.cost(constants, 2.5))
+
+
 def test_constants_may_be_those_of_many_resamples():
     constants = {name: np.array([value, 1.01 * value]) for name, value in PUBLISHED["hoffmann2022"].items()}
     N, D = predictions.compute_optimal(constants, 1e20)

@@ -43,6 +43,13 @@ def test_intervals_are_percentiles(noisy):
     assert found.interval(lambda constants: constants["A"]) == found.intervals()["A"]
 
 
+def test_a_resample_without_the_number_counts_for_nothing(noisy):
+    found = uncertainty.bootstrap(noisy, 30)
+    number = lambda constants: np.where(np.arange(30) < 3, np.nan, constants["E"])
+    assert found.interval(number) == uncertainty.percentiles(found.constants["E"][3:])
+    assert np.isnan(found.interval(lambda constants: np.full(30, np.nan))).all()
+
+
 def test_a_budget_is_predicted_from_the_others():
     N, D = isoflop_grid(6, 8)
     loss = chinchilla(N, D, **PUBLISHED["besiroglu2024"])
