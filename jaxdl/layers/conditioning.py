@@ -1,6 +1,5 @@
-"""What a network is told beside its input: a time and a class as one vector, and layers that such a vector modulates.
+"""What a network is told beside its input: a class, or time and class as a vector, and layers that it modulates.
 
->>> import jax
 >>> condition = TimeAndClass(width=8, num_classes=10)
 >>> condition.init_with_output(jax.random.key(0), jnp.array([0, 999]), jnp.array([3, 10]))[0].shape  # 10: no class
 (2, 8)
@@ -9,11 +8,22 @@ Shapes: B examples, E features of a condition, C channels.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxdl.errors import InputError
 from jaxdl.layers.positions import sinusoidal
 from jaxdl.types import NonNegativeInt, PositiveInt
+
+
+def with_classes(x, labels, num_classes: int):
+    """`x` [B, F] with the class after it, one of `num_classes` numbers being 1: [B, F + num_classes].
+
+    Mirza and Osindero 2014, arXiv:1411.1784, section 3.2. Without classes `x` is as it was, and labels may be None.
+    """
+    if not num_classes:
+        return x
+    return jnp.concatenate([x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype)], axis=-1)
 
 
 class TimeAndClass(nn.Module):

@@ -122,7 +122,12 @@ class Upsampling(nn.Module):
             return nn.ConvTranspose(width, _WINDOW, _STRIDE, padding="SAME", **options)(x)
         if self.kind == "subpixel":
             return depth_to_space(nn.Conv(4 * width, (3, 3), **options)(x))
-        return nn.Conv(width, (3, 3), **options)(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+        return nn.Conv(width, (3, 3), **options)(copies(x))
+
+
+def copies(x):
+    """[B, H, W, C] to [B, 2 H, 2 W, C]: each pixel becomes four of its value."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def depth_to_space(x):

@@ -12,18 +12,17 @@ the task's to say.
 """
 
 import math
-from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxdl.errors import InputError
 from jaxdl.layers.activations import Activation
+from jaxdl.layers.conditioning import with_classes
 from jaxdl.layers.distributions import DiagonalGaussian
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.normalization import Normalization
-from jaxdl.layers.resampling import Downsampling, Upsampling
+from jaxdl.layers.resampling import Downsampling, Upsampling, UpsamplingKind
 from jaxdl.types import NonNegativeInt, PositiveInt
 
 
@@ -32,7 +31,7 @@ class _Coder(nn.Module):
 
     def encode(self, inputs, labels=None, *, train: bool):
         """Inputs [B, *input_shape] to codes [B, code_size]; of a variational one, to their `DiagonalGaussian`."""
-        codes = self.code(_with_classes(self._features(inputs, train), labels, self.num_classes))
+        codes = self.code(with_classes(self._features(inputs, train), labels, self.num_classes))
         if not self.variational:
             return codes
         mean, log_variance = jnp.split(codes, 2, axis=-1)
@@ -40,7 +39,7 @@ class _Coder(nn.Module):
 
     def decode(self, codes, labels=None, *, train: bool):
         """Codes [B, code_size] to outputs [B, *input_shape], of any range."""
-        return self._outputs(_with_classes(codes, labels, self.num_classes), train)
+        return self._outputs(with_classes(codes, labels, self.num_classes), train)
 
     def represent(self, inputs, *, train: bool):
         """What is reconstructed instead of the inputs: None, as it is the inputs. `StackedAutoencoder` has more."""
@@ -119,7 +118,7 @@ class ConvolutionalAutoencoder(_Coder):
     widths: tuple[int, ...] = (32, 64)
     code_size: PositiveInt = 20
     variational: bool = False
-    upsampling: Literal["transposed", "subpixel", "nearest"] = "subpixel"
+    upsampling: UpsamplingKind = "subpixel"
     activation: str = "relu"
     normalization: Normalization = "none"
     num_groups: PositiveInt = 8
@@ -229,10 +228,3 @@ def _number(module: nn.Module, name: str, layers) -> None:
     """Makes them submodules called name0, name1, ... as those of an `MLP`; in `setup`."""
     for index, layer in enumerate(layers):
         setattr(module, f"{name}{index}", layer)
-
-
-def _with_classes(x, labels, num_classes: int):
-    """`x` [B, F] with the class after it, one of `num_classes` numbers being 1; 0 classes add nothing."""
-    if not num_classes:
-        return x
-    return jnp.concatenate([x, jax.nn.one_hot(labels, num_classes, dtype=x.dtype)], axis=-1)

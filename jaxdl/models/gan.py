@@ -10,12 +10,11 @@ Koyama 2018, arXiv:1802.05637, eq. 3.
 >>> images = model.apply(variables, jnp.zeros((2, 64)), train=False, method="generate")
 """
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdl.layers.conditioning import with_classes
 from jaxdl.layers.initializers import initializer
 from jaxdl.layers.normalization import Normalization
 from jaxdl.layers.resampling import Downsampling, Upsampling, UpsamplingKind
@@ -47,8 +46,6 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, latents, labels=None, *, train: bool):
         """Latents [B, D] and labels int [B] to images [B, H, W, C] in -1 .. 1."""
-        if self.num_classes:
-            latents = jnp.concatenate([latents, jax.nn.one_hot(labels, self.num_classes, dtype=latents.dtype)], axis=-1)
         images = Upsampling(
             self.image_shape,
             self.widths,
@@ -57,7 +54,7 @@ class Generator(nn.Module):
             num_groups=self.num_groups,
             initializer=self.initializer,
             name="upsampling",
-        )(latents, train=train)
+        )(with_classes(latents, labels, self.num_classes), train=train)
         return jnp.tanh(images)
 
 
@@ -128,7 +125,7 @@ class GAN(nn.Module):
     num_classes: NonNegativeInt = 0
     generator_widths: tuple[int, ...] = (128, 64)
     discriminator_widths: tuple[int, ...] = (64, 128)
-    upsampling: Literal["transposed", "subpixel", "nearest"] = "transposed"
+    upsampling: UpsamplingKind = "transposed"
     generator_normalization: Normalization = "batch"
     discriminator_normalization: Normalization = "batch"
     num_groups: PositiveInt = 8

@@ -10,7 +10,6 @@ The defaults are its network for CIFAR-10, of 35.7 million parameters.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxdl.errors import InputError
@@ -18,6 +17,7 @@ from jaxdl.layers.attention import Implementation, MultiHeadAttention
 from jaxdl.layers.conditioning import TimeAndClass
 from jaxdl.layers.normalization import Norm
 from jaxdl.layers.regularization import Dropout
+from jaxdl.layers.resampling import copies
 from jaxdl.types import NonNegativeInt, PositiveFloat, PositiveInt, Rate
 
 
@@ -147,8 +147,7 @@ class UNet(nn.Module):
             for number in range(self.blocks_per_level + 1):
                 x = level(jnp.concatenate([x, kept.pop()], axis=-1), index, f"up{index}_{number}")
             if index > 0:
-                x = jax.image.resize(x, (len(x), 2 * x.shape[1], 2 * x.shape[2], x.shape[3]), "nearest")
-                x = nn.Conv(x.shape[-1], (3, 3), name=f"up{index}")(x)
+                x = nn.Conv(x.shape[-1], (3, 3), name=f"up{index}")(copies(x))
         norm = Norm("group", epsilon=self.norm_epsilon, num_groups=self.num_groups, name="output_norm")
         x = nn.silu(norm(x, train=train))
         return nn.Conv(inputs.shape[-1], (3, 3), kernel_init=nn.initializers.zeros, name="output")(x)

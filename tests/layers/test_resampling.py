@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdl.errors import InputError
-from jaxdl.layers.resampling import Downsampling, Upsampling, depth_to_space
+from jaxdl.layers.resampling import Downsampling, Upsampling, copies, depth_to_space
 
 
 @pytest.mark.parametrize("kind", ["transposed", "subpixel", "nearest"])
@@ -36,3 +36,8 @@ def test_images_that_cannot_be_halved_so_often(size, widths):
         with pytest.raises(InputError, match="cannot be halved .* times") as caught:
             jax.eval_shape(lambda: layer.init(jax.random.key(0), x, train=False))
         assert "\n" not in str(caught.value)
+
+
+def test_copies_are_the_nearest_pixels():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    np.testing.assert_array_equal(copies(x), jax.image.resize(x, (2, 6, 8, 5), "nearest"))
