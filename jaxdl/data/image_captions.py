@@ -115,8 +115,8 @@ class ImageCaptions(SplitFlags, _Captions):
             header, lines = reader.fieldnames or (), [(reader.line_num, line) for line in reader]
         except csv.Error as error:
             raise InputError(
-                f"{path}, line {reader.line_num + 1}: {error}; a value with commas or quotes stands in quotes, those within "
-                "it doubled."
+                f"{path}, line {reader.line_num + 1}: {error}; a value with commas or quotes stands in quotes, those "
+                "within it doubled."
             ) from None
         columns = (self.image_column, self.caption_column)
         missing = [column for column in columns if column not in header]

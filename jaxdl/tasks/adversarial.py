@@ -27,6 +27,7 @@ from jaxdl.tasks.images import (
     in_batches,
     labels_in_turn,
     signed_pixels,
+    told_labels,
 )
 from jaxdl.types import Bounds, NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 
@@ -236,7 +237,7 @@ class Adversarial(Task):
     # The parts.
 
     def _labels(self, batch) -> tuple:
-        return (batch["labels"],) if self.conditional else ()
+        return (told_labels(batch),) if self.conditional else ()
 
     def _latents(self, keys: jax.Array) -> jax.Array:
         """[B, latent_size], drawn with keys [B]."""

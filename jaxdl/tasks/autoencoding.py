@@ -28,6 +28,7 @@ from jaxdl.tasks.images import (
     class_captions,
     in_batches,
     labels_in_turn,
+    told_labels,
     unit_pixels,
 )
 from jaxdl.types import Bounds, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -191,7 +192,7 @@ class Autoencoding(Task):
     # The parts.
 
     def _labels(self, batch) -> tuple:
-        return (batch["labels"],) if self.conditional else ()
+        return (told_labels(batch),) if self.conditional else ()
 
     def _values(self, forward, batch, keys: jax.Array) -> dict[str, jax.Array]:
         """Each example's loss and its parts, [B]; draws with keys [B]."""

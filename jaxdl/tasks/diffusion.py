@@ -30,6 +30,7 @@ from jaxdl.tasks.images import (
     in_batches,
     labels_in_turn,
     signed_pixels,
+    told_labels,
 )
 from jaxdl.types import Bounds, NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Rate
 
@@ -123,7 +124,7 @@ class Diffusion(Task):
     def loss(self, forward, batch, key, player="model"):
         images = signed_pixels(batch["inputs"])
         keys = example_keys(key, len(images))
-        labels = batch.get("labels")
+        labels = told_labels(batch) if self.class_conditional else None
         if self.class_conditional and not is_zero(self.condition_drop_rate):
             dropped = jax.vmap(jax.random.uniform)(fold_keys(keys, 2)) < self.condition_drop_rate
             labels = jnp.where(dropped, self.num_classes, labels)

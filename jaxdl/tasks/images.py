@@ -54,6 +54,13 @@ def check_classes(data, flag: str) -> None:
     check_in_memory(data, "labels")
 
 
+def told_labels(batch):
+    """The classes that a model is told, int32 [B]. Raises: InputError, where an image is of two."""
+    if "mix" in batch:
+        raise InputError("a model that is told the class takes images of one class: no mixup or cutmix in --augment.")
+    return batch["labels"]
+
+
 def check_labels(labels: Sequence[int], num_classes: int | None) -> None:
     """Checks the classes that a sampler is asked for.
 

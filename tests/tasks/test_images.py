@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxdl import experiment
 from jaxdl.data.base import Data
 from jaxdl.data.sources import ArraySource
 from jaxdl.errors import InputError
@@ -51,3 +52,17 @@ def test_captions_of_classes():
     assert class_captions((2, 0), data(), 5) == (["2", "0", "", "", ""], 2)
     # A thousand columns are no sheet.
     assert class_captions((), data(1000), 3) == (["0", "1", "2"], None)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--task=adversarial", "--task.conditional", "--model=dcgan", "--model.generator_widths=4"],
+        ["--task=autoencoding", "--task.conditional", "--model=vae"],
+        ["--task=diffusion", "--task.class_conditional", "--model=dit", "--model.width=16", "--model.patch_size=4"],
+    ],
+)
+def test_a_model_that_is_told_the_class_takes_no_mixed_images(flags):
+    flags = [*flags, "--dataset=digits", "--dataset.standardize=false", "--steps=1", "--batch_size=4"]
+    with pytest.raises(InputError, match="no mixup or cutmix in --augment"):
+        experiment.build(experiment.parse([*flags, "--augment=mixup"]))
