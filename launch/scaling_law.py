@@ -56,6 +56,8 @@ class ScalingLaw:
       budgets: FLOPs of the IsoFLOP budgets; those with the most points by default.
       tolerance: by what share a point's FLOPs may differ from its budget's.
       predict_flops: budgets to predict; 1, 10 and 100 times the largest run by default.
+      predict_parameters: sizes of runs whose loss is to be predicted, one for each of predict_tokens.
+      predict_tokens: tokens of these runs.
       target_losses: losses whose cost is to be predicted.
       published: laws to be shown beside: hoffmann2022, besiroglu2024.
     """
@@ -78,6 +80,8 @@ class ScalingLaw:
     budgets: tuple[float, ...] = ()
     tolerance: PositiveFloat = 0.1
     predict_flops: tuple[float, ...] = ()
+    predict_parameters: tuple[float, ...] = ()
+    predict_tokens: tuple[float, ...] = ()
     target_losses: tuple[float, ...] = ()
     published: tuple[str, ...] = ()
 
@@ -92,7 +96,7 @@ class ScalingLaw:
             raise InputError("which points? Either --csv=FILE or --runs=SWEEP.")
         if not self.out:
             raise InputError("where to? --out=DIR.")
-        for name in ("budgets", "predict_flops", "target_losses"):
+        for name in ("budgets", "predict_flops", "predict_parameters", "predict_tokens", "target_losses"):
             if any(value <= 0 for value in getattr(self, name)):
                 raise InputError(f"--{name}: every number must be positive.")
         points = self._from_table() if self.csv else self._from_runs()

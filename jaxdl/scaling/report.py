@@ -18,7 +18,7 @@ from jaxdl.errors import InputError
 from jaxdl.scaling import fits, isoflop, predictions, uncertainty
 from jaxdl.scaling.fits import Fit
 from jaxdl.scaling.isoflop import Curve, Frontier
-from jaxdl.scaling.laws import FLOPS_PER_TOKEN, LAWS, PUBLISHED
+from jaxdl.scaling.laws import FLOPS_PER_TOKEN, LAWS, PUBLISHED, chinchilla
 
 TOLD = {"hoffmann2022": "Hoffmann et al. 2022", "besiroglu2024": "Besiroglu et al. 2024"}
 """What a published law is called for people."""
@@ -35,7 +35,8 @@ class Options:
       seed: of everything that is drawn.
       budgets: FLOPs of the IsoFLOP budgets; those that have the most points by default.
       tolerance: by what share a point's FLOPs may differ from its budget's.
-      predict_flops: budgets to predict; 10 and 100 times the largest one by default.
+      predict_flops: budgets to predict; 1, 10 and 100 times the largest run by default.
+      predict_parameters, predict_tokens: runs whose loss is predicted, as many of one as of the other.
       target_losses: losses whose cost is predicted.
       published: names in `laws.PUBLISHED`, to be shown beside.
     """
@@ -47,6 +48,8 @@ class Options:
     budgets: tuple[float, ...] = ()
     tolerance: float = isoflop.TOLERANCE
     predict_flops: tuple[float, ...] = ()
+    predict_parameters: tuple[float, ...] = ()
+    predict_tokens: tuple[float, ...] = ()
     target_losses: tuple[float, ...] = ()
     published: tuple[str, ...] = ()
 
@@ -110,13 +113,15 @@ def analyse(
       notes: lines for the top of the report, such as which runs were left out.
 
     Raises:
-      InputError: points that the law cannot be fitted to, a loss that rises with N or D, or a published law that does
-        not exist.
+      InputError: points that the law cannot be fitted to, a loss that rises with N or D, a published law that does not
+        exist, or runs to predict of which a number is missing.
     """
     N, D, loss = (np.asarray(array, np.float64) for array in (N, D, loss))
     for name in options.published:
         if name not in PUBLISHED:
             raise InputError(f"there is no published law '{name}'. There are: {', '.join(PUBLISHED)}.")
+    if len(options.predict_parameters) != len(options.predict_tokens):
+        raise InputError("--predict_parameters and --predict_tokens are of the same runs: give as many of each.")
     law = fits.fit_parametric(N, D, loss, kind=options.kind, delta=options.delta)
     data: dict[str, Any] = {"notes": list(notes), "points": len(loss), "options": dataclasses.asdict(options)}
     data["law"] = _told_fit(law)
@@ -247,7 +252,7 @@ def _frontier_laws(frontier: Frontier | None, options: Options) -> list[dict[str
 
 def _predictions(law: Fit, resamples: uncertainty.Bootstrap, options: Options) -> dict[str, list]:
     largest = float(law_flops(law).max())
-    told = {"budgets": [], "target_losses": []}
+    told = {"budgets": [], "runs": [], "target_losses": []}
     for flops in options.predict_flops or (largest, 10 * largest, 100 * largest):
         numbers = {
             "parameters": lambda constants, flops=flops: predictions.compute_optimal(constants, flops)[0],
@@ -257,6 +262,10 @@ def _predictions(law: Fit, resamples: uncertainty.Bootstrap, options: Options) -
         }
         row = {name: (float(number(law.constants)), *resamples.interval(number)) for name, number in numbers.items()}
         told["budgets"].append({"flops": flops, "times_the_largest_run": flops / largest, **row})
+    for N, D in zip(options.predict_parameters, options.predict_tokens):
+        number = lambda constants, N=N, D=D: chinchilla(N, D, **constants)
+        loss = (float(number(law.constants)), *resamples.interval(number))
+        told["runs"].append({"parameters": N, "tokens": D, "flops": FLOPS_PER_TOKEN * N * D, "loss": loss})
     for target in options.target_losses:
         number = lambda constants, target=target: predictions.cost(constants, target)
         flops = float(number(law.constants))
@@ -481,6 +490,10 @@ def _prediction_lines(found: Mapping) -> list[str]:
         *markdown_table(header, rows),
         "",
     ]
+    if found["runs"]:
+        names = ("parameters", "tokens", "flops")
+        rows = [(*(f"{row[name]:.4g}" for name in names), of(row["loss"])) for row in found["runs"]]
+        lines += ["Of other runs:", "", *markdown_table(("parameters", "tokens", "FLOPs", "loss"), rows), ""]
     if found["target_losses"]:
         rows = [(f"{row['loss']:g}", of(row["flops"])) for row in found["target_losses"]]
         lines += [*markdown_table(("target loss", "FLOPs that it costs"), rows), ""]

@@ -172,6 +172,7 @@ def test_a_bad_table_is_one_line_and_nothing_is_written(tmp_path, capsys, change
         (["--csv={folder}/none.csv", "--out=x"], "none.csv cannot be read: No such file"),
         (["--csv={table}", "--out=x", "--leave_out=25"], "--leave_out=25 leaves none of the 25 points."),
         (["--csv={table}", "--out=x", "--published=hofmann"], "no published law 'hofmann'"),
+        (["--csv={table}", "--out=x", "--predict_parameters=7e9"], "are of the same runs: give as many of each."),
         (["--csv={table}", "--out=x", "--budgets=-1"], "--budgets: every number must be positive."),
         (["--runs={folder}/none", "--out=x"], "--runs: there is no directory {folder}/none"),
         (["--runs={folder}/empty", "--out=x"], "is no run directory"),

@@ -15,7 +15,12 @@ from tests.scaling.coverage import isoflop_grid
 
 TRUTH = {"A": 400.0, "B": 1500.0, "E": 1.7, "alpha": 0.34, "beta": 0.36}
 OPTIONS = report.Options(
-    resamples=60, predict_flops=(1e23,), target_losses=(2.0, 1.0), published=("hoffmann2022", "besiroglu2024")
+    resamples=60,
+    predict_flops=(1e23,),
+    predict_parameters=(7e9,),
+    predict_tokens=(1e12,),
+    target_losses=(2.0, 1.0),
+    published=("hoffmann2022", "besiroglu2024"),
 )
 
 
@@ -58,6 +63,10 @@ def test_it_has_everything_by_name(analysis):
     assert len(data["isoflop"]) == len(data["held_out_budgets"]) == 6
     assert data["isoflop_frontier"]["a"] == pytest.approx(0.36 / 0.70, abs=0.05)
     assert data["predictions"]["budgets"][0]["flops"] == 1e23
+    (run,) = data["predictions"]["runs"]
+    assert run["flops"] == 6 * 7e9 * 1e12
+    assert run["loss"][1] < chinchilla(7e9, 1e12, **TRUTH) < run["loss"][2]
+    assert run["loss"][0] == pytest.approx(chinchilla(7e9, 1e12, **data["law"]["constants"]))
     assert data["comparison"]["chinchilla"] < data["comparison"]["kaplan"]
 
 
