@@ -101,6 +101,8 @@ def _read(path: pathlib.Path, simplify: bool) -> tuple[list[int], list[list[int]
         labels.append(label)
         tags.append(graph_tags)
         edges.append(simple_edges(found, num_nodes, f"{path}, graph {index}, from line {start + 1}", simplify))
+    if any(lines[at:]):
+        raise InputError(f"{path}, line {at + 1}: the {len(labels)} graphs that line 1 says end before it.")
     return labels, tags, edges
 
 

@@ -1,6 +1,7 @@
 """Graphs as examples: padding, reading on the device, budgets; files read, and what is refused, in a line."""
 
 import pickle
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +212,7 @@ def test_mutag(tmp_path):
     [
         ("2\n1 0\n0 0\n", "line 4: 2 or more whole numbers are expected"),
         ("1\n2 0\n0 1 1\n0 1 x\n", "line 4: 2 or more whole numbers"),
+        ("1\n1 0\n0 0\n1 1\n0 0\n", "line 4: the 1 graphs that line 1 says end before it"),
         ("1\n2 0\n0 2 1\n0 1 0\n", "line 3: node 0 has 1 neighbours and says 2"),
         ("1\n2 0\n0 1 1\n0 1 2\n", "graph 0, from line 3: edge 1 joins nodes 2 and 1, but its 2 nodes"),
         ("1\n2 0\n0 1 0\n0 0\n", "graph 0, from line 3: an edge joins node 0 to itself"),
@@ -285,6 +287,13 @@ def test_wrong_tables(text, flags, told, rdkit, tmp_path):
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(InputError, match=told):
         Molecules(path="table.csv", **flags).load(str(tmp_path))
+
+
+def test_without_rdkit(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    graph_files.write_molecules(tmp_path / "table.csv", ("a",))
+    with pytest.raises(InputError, match=r"needs RDKit: pip install 'jaxdl\[molecules\]'"):
+        Molecules(path="table.csv", targets=("a",)).load(str(tmp_path))
 
 
 def test_invalid_smiles_can_be_left_out(rdkit, tmp_path, capfd):
