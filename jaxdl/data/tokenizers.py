@@ -54,8 +54,8 @@ class ByteTokenizer:
         self.end_of_text = 0 if end_of_text else None
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 [bytes]."""
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+        """int32 [bytes]. Raises: InputError, where UTF-8 cannot hold the text."""
+        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; bytes that are no UTF-8 become U+FFFD."""
@@ -184,7 +184,10 @@ class FileTokenizer:
             raise InputError(f"{name} is no tokenizer file of Hugging Face's `tokenizers`: {error}.") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._in_tokens = set().union(*vocabulary)
+        self._known: set[str] = set()  # characters that are not lost
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         self.end_of_text = next(filter(lambda found: found is not None, map(self.token_id, END_NAMES)), None)
 
     def token_id(self, token: str) -> int | None:
@@ -192,8 +195,30 @@ class FileTokenizer:
         return self._tokenizer.token_to_id(token)
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 [tokens], without the special tokens that the file would put around a text."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        """int32 [tokens], without the special tokens that the file would put around a text.
+
+        Raises:
+          InputError: what the vocabulary has no token for, where it has none for the unknown either.
+        """
+        _utf8(text)
+        try:
+            found = self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # the library raises plain Exception
+            raise InputError(f"the tokenizer file has no token for a part of the text: {error}.") from None
+        if getattr(self._tokenizer.model, "unk_token", "none") is None:  # byte-pair encoding leaves such text out
+            self._check_nothing_is_lost(text)
+        return np.array(found.ids, np.int32)
+
+    def _check_nothing_is_lost(self, text: str) -> None:
+        """Raises: InputError for a visible character that is no token by itself nor a part of one."""
+        for character in sorted(set(text) - self._known):
+            ids = self._tokenizer.encode(character, add_special_tokens=False).ids
+            if not ids and character.isprintable() and not character.isspace() and character not in self._in_tokens:
+                raise InputError(
+                    f"character {character!r} (number {text.index(character)}, from 0) is not in the vocabulary of the "
+                    "tokenizer file."
+                )
+            self._known.add(character)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""
@@ -280,6 +305,16 @@ def _sequence_difference(ours, theirs, name: str) -> str:
 
 def _end(found: Mapping[str, Any]) -> str:
     return "an end-of-text token" if found["end_of_text"] else "no end-of-text token"
+
+
+def _utf8(text: str) -> bytes:
+    """Raises: InputError for half a surrogate pair, which a command line of other bytes becomes."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"character {text[error.start]!r} (number {error.start}, from 0) is none that UTF-8 can hold."
+        ) from None
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from jaxdl.analysis.counts import cooccurrence
 from jaxdl.data.base import Data
 from jaxdl.data.files import folder_of
 from jaxdl.data.sources import ArraySource, Batch, Example, Source
+from jaxdl.data.text import read_text
 from jaxdl.data.tokenizers import WordTokenizer
 from jaxdl.errors import InputError
 from jaxdl.types import NonNegativeFloat, PositiveInt, Seed
@@ -105,12 +106,15 @@ class _WordFlags:
         """The vocabulary, the count of each word in the training text (int64 [V]), and the words of each split."""
         if self.window > 255:
             raise InputError(f"--dataset.window={self.window}: at most 255 words on each side are supported.")
-        texts = {split: _text(path) for split, path in _split_paths(folder_of(data_dir, self.path)).items()}
+        texts = {split: read_text(path) for split, path in _split_paths(folder_of(data_dir, self.path)).items()}
         tokenizer = WordTokenizer.of(texts["train"], self.min_count, self.max_size)
         if tokenizer.vocab_size < 3:
             found = f"{tokenizer.vocab_size - 1} words are there --dataset.min_count={self.min_count} times"
             raise InputError(f"{self.path}: {found}; a vocabulary needs at least two.")
         words = {split: _words(text, tokenizer) for split, text in texts.items()}
+        empty = next((split for split, found in words.items() if not len(found.ids)), None)
+        if empty:
+            raise InputError(f"{self.path}: split '{empty}' has no word of the {tokenizer.vocab_size - 1} that train.")
         return tokenizer, np.bincount(words["train"].ids, minlength=tokenizer.vocab_size), words
 
 
@@ -138,11 +142,14 @@ class WordPairs(_WordFlags):
         Only the training split is subsampled; in the others each word has its whole window.
 
         Raises:
-          InputError: no such file, a file that is no UTF-8 text, or fewer than two words in the vocabulary.
+          InputError: no such file, a file that is empty or no UTF-8 text, fewer than two words in the vocabulary, or a
+            split without words.
         """
         tokenizer, counts, words = self._read(data_dir)
         keep = keep_probability(counts, self.subsampling)
         drawn = [self._draw(words["train"], keep, index) for index in range(self.passes)]
+        if not any(len(copy.ids) for copy, _ in drawn):
+            raise InputError(f"--dataset.subsampling={self.subsampling:g} leaves no word of so short a text; take 0.")
         splits: dict[str, Source] = {"train": _joined(drawn, self.window, self.length)}
         splits |= {split: Stretches(words[split], self.window, self.length) for split in words if split != "train"}
         return Data(splits, tokenizer=tokenizer, token_counts=counts)
@@ -177,7 +184,8 @@ class Cooccurrence(_WordFlags):
         The matrix is symmetric and has both halves, as GloVe's. Which entries share an example is random.
 
         Raises:
-          InputError: no such file, a file that is no UTF-8 text, or fewer than two words in the vocabulary.
+          InputError: no such file, a file that is empty or no UTF-8 text, fewer than two words in the vocabulary, or a
+            split without pairs.
         """
         tokenizer, counts, words = self._read(data_dir)
         size = tokenizer.vocab_size
@@ -231,13 +239,6 @@ def _split_paths(path: pathlib.Path) -> dict[str, pathlib.Path]:
     if found["train"] is None:
         raise InputError(f"{path} has no train.txt: --dataset.path is a text file, or a folder with train.txt.")
     return {split: file for split, file in found.items() if file is not None}
-
-
-def _text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text: byte {error.start} cannot be read.") from None
 
 
 def _words(text: str, tokenizer: WordTokenizer) -> Words:

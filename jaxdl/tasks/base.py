@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdl.data import checks
 from jaxdl.errors import InputError
@@ -180,3 +181,31 @@ def check_in_memory(data, name: str) -> None:
         found = checks.fault({name: arrays[name]}, data.num_classes)
         if found:
             raise InputError(f"split '{split}': {found}")
+
+
+def check_tokens(data, tokenizer, tokens: str = "inputs", lengths: str = "lengths") -> None:
+    """Checks the sequences of splits that are arrays in memory, where they have any; a disk is not read through for it.
+
+    Args:
+      data: whose splits they are.
+      tokenizer: whose ids `tokens`, int [n, T], are; None where they are numbers.
+      tokens: name of the array of sequences.
+      lengths: name of the array of their lengths, int [n].
+
+    Raises:
+      InputError: a token outside the vocabulary, or a length of 0 or beyond T.
+    """
+    for split, source in data.splits.items():
+        arrays = getattr(source, "arrays", {})
+        bounds = {}
+        if tokens in arrays and tokenizer is not None:
+            bounds[tokens] = (0, tokenizer.vocab_size - 1)
+        if tokens in arrays and lengths in arrays:
+            bounds[lengths] = (1, arrays[tokens].shape[1])
+        for name, (low, high) in bounds.items():
+            wrong = np.argwhere((arrays[name] < low) | (arrays[name] > high))
+            if len(wrong):
+                value = arrays[name][tuple(wrong[0])]
+                raise InputError(
+                    f"split '{split}': {name} of row {wrong[0][0]} has {value}, and must be from {low} to {high}."
+                )

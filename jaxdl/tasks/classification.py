@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdl import losses, metrics
 from jaxdl.errors import InputError
-from jaxdl.tasks.base import Task, check_in_memory
+from jaxdl.tasks.base import Task, check_in_memory, check_tokens
 from jaxdl.types import Probability
 
 MAX_MISTAKES = 40  # images on the sheet of misclassified ones
@@ -60,6 +60,7 @@ class Classification(Task):
         if self.loss_function != "cross_entropy" and self.label_smoothing != 0:
             raise InputError(f"--task.label_smoothing has no meaning for --task.loss_function={self.loss_function}.")
         check_in_memory(data, "labels")
+        check_tokens(data, data.tokenizer)
 
     def loss(self, forward, batch, key, player="model"):
         logits = class_logits(forward(*self.inputs(batch)))

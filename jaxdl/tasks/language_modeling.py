@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdl import decoding, losses, metrics
 from jaxdl.errors import InputError
-from jaxdl.tasks.base import Task
+from jaxdl.tasks.base import Task, check_tokens
 from jaxdl.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Rate
 
 FIGURE_LOGITS = 2**28
@@ -155,12 +155,8 @@ class LanguageModeling(Task):
                     f"language modelling needs inputs, targets and token_weight, and split '{split}' has "
                     f"{', '.join(found)}; --dataset=text, tfds_text and stdlib have them."
                 )
-            for name, tokens in getattr(source, "arrays", {}).items():  # datasets of one's own
-                if name in ("inputs", "targets") and (tokens.min() < 0 or tokens.max() >= data.tokenizer.vocab_size):
-                    raise InputError(
-                        f"split '{split}': {name} has tokens from {tokens.min()} to {tokens.max()}, but the vocabulary "
-                        f"has the ids 0 to {data.tokenizer.vocab_size - 1}."
-                    )
+        for name in ("inputs", "targets"):
+            check_tokens(data, data.tokenizer, name)
 
     def inputs(self, batch) -> tuple:
         return tuple(batch[name] for name in ("inputs", "segments") if name in batch)

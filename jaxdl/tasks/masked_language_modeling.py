@@ -16,7 +16,7 @@ from jaxdl import losses, metrics
 from jaxdl.data.sources import read
 from jaxdl.errors import InputError
 from jaxdl.layers.batch_axis import evaluation_keys, example_keys
-from jaxdl.tasks.base import Task
+from jaxdl.tasks.base import Task, check_tokens
 from jaxdl.types import Bounds, PositiveInt, Probability
 
 MASK = "[MASK]"
@@ -220,6 +220,7 @@ class MaskedLanguageModeling(Task):
                 f"--task.random_share={self.random_share:g} and --task.keep_share={self.keep_share:g} "
                 "are more than all together."
             )
+        check_tokens(data, data.tokenizer)
 
     def loss(self, forward, batch, key, player="model"):
         masked = self.hide(example_keys(key, len(batch["inputs"])), batch, self.mask_probability)

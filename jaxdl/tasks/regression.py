@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdl import losses, metrics
 from jaxdl.errors import InputError
-from jaxdl.tasks.base import Task, check_in_memory
+from jaxdl.tasks.base import Task, check_in_memory, check_tokens
 from jaxdl.types import PositiveFloat
 
 
@@ -37,6 +37,7 @@ class Regression(Task):
         if not data.num_targets:
             raise InputError("regression needs targets, and the dataset has none; try --task=classification.")
         check_in_memory(data, "targets")
+        check_tokens(data, data.tokenizer)
 
     def loss(self, forward, batch, key, player="model"):
         values, weight = self._losses(forward(*self.inputs(batch)), batch["targets"]), batch.get("weight")

@@ -86,6 +86,36 @@ def test_an_unknown_character_is_named_with_its_place():
         CharacterTokenizer.of("abc").encode("abcéè")
 
 
+def from_model(kind, *arguments, **options) -> FileTokenizer:
+    """A file of so small a vocabulary that it has no token for what is unknown."""
+    import tokenizers as library
+
+    made = library.Tokenizer(getattr(library.models, kind)(*arguments, **options))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    return FileTokenizer(made.to_str())
+
+
+@pytest.mark.parametrize(
+    "tokenizer, message",
+    [
+        (from_model("BPE", {"a": 0, "b": 1}, []), r"character 'é' \(number 3, from 0\) is not in the vocabulary"),
+        (from_model("WordPiece", {"a": 0}, unk_token="[UNK]"), r"no token for a part of the text: .*\[UNK\]"),
+        (from_model("Unigram", [("a", -1.0)]), "no token for a part of the text: .*unknown token"),
+    ],
+    ids=["BPE", "WordPiece", "Unigram"],
+)
+def test_what_a_file_has_no_token_for_is_refused_and_not_left_out(tokenizer, message):
+    assert tokenizer.encode("a a").tolist() == [0, 0]
+    with pytest.raises(InputError, match=message):
+        tokenizer.encode("a aéb")
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_half_a_surrogate_pair_is_no_text(make):
+    with pytest.raises(InputError, match=r"character '\\udcff' \(number 2, from 0\) is"):
+        make().encode("no\udcff")
+
+
 def test_the_end_of_text_of_a_file_is_its_special_token():
     tokenizer = byte_pairs()
     assert tokenizer.end_of_text == tokenizer.token_id("<|endoftext|>") == 0

@@ -146,14 +146,26 @@ def test_refusals(tmp_path, dataset):
     with pytest.raises(InputError, match="no train.txt"):
         dataset().load(str(tmp_path))
     (tmp_path / "train.txt").write_bytes(b"caf\xe9 " * 10)
-    with pytest.raises(InputError, match="no UTF-8 text: byte 3 "):
+    with pytest.raises(InputError, match="train.txt is not UTF-8: byte 0xe9 at offset 3 "):
         dataset().load(str(tmp_path))
-    for content in ("", "a b c\n", "a a a a a\n"):
+    (tmp_path / "train.txt").write_text("")
+    with pytest.raises(InputError, match="train.txt is empty"):
+        dataset().load(str(tmp_path))
+    for content in ("a b c\n", "a a a a a\n"):
         (tmp_path / "train.txt").write_text(content)
         with pytest.raises(InputError, match="a vocabulary needs at least two"):
             dataset().load(str(tmp_path))
     with pytest.raises(InputError, match="--dataset.window=256"):
         dataset(window=256).load(str(tmp_path))
+    (tmp_path / "train.txt").write_text("a b\n" * 5)
+    for content, message in (("", "valid.txt is empty"), ("c d\n", "'validation' has no word of the 2 that train")):
+        (tmp_path / "valid.txt").write_text(content)
+        with pytest.raises(InputError, match=message):
+            dataset().load(str(tmp_path))
+    (tmp_path / "valid.txt").unlink()
+    if dataset is WordPairs:
+        with pytest.raises(InputError, match="--dataset.subsampling=1e-20 leaves no word"):
+            dataset(subsampling=1e-20).load(str(tmp_path))
     (tmp_path / "train.txt").write_text("a\nb\n" * 5)
     if dataset is Cooccurrence:
         with pytest.raises(InputError, match="no two words"):

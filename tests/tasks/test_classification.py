@@ -12,6 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxdl.catalog import find
 from jaxdl.data.base import Data
 from jaxdl.data.sources import ArraySource
+from jaxdl.data.tokenizers import CharacterTokenizer
 from jaxdl.errors import InputError
 from jaxdl.layers.batch_axis import batch_context
 from jaxdl.tasks import TASKS
@@ -26,6 +27,13 @@ LABELS = _rng.integers(0, C, N).astype(np.int32)
 
 def data(num_classes=C, **splits):
     return Data({name: ArraySource({"labels": np.asarray(labels)}) for name, labels in splits.items()}, num_classes)
+
+
+def sequences(**changes):
+    """Two sequences of the two tokens of a vocabulary."""
+    arrays = {"inputs": np.zeros((2, 2), np.int32), "lengths": np.ones(2, np.int32), "labels": np.arange(2)}
+    arrays |= {name: np.asarray(values) for name, values in changes.items()}
+    return Data({"train": ArraySource(arrays)}, num_classes=2, tokenizer=CharacterTokenizer("ab"))
 
 
 def identity(inputs):
@@ -139,6 +147,8 @@ def test_two_classes_take_one_output():
         (Classification(), data(3, train=[0], test=[-1]), "split 'test': label -1 at row 0"),
         (Classification(), data(3, train=[0.0, 1.0]), "float64.*whole numbers"),
         (Classification(), Data({"train": ArraySource({"inputs": np.zeros(2)})}, 2), "'train' has no labels"),
+        (Classification(), sequences(lengths=[2, 0]), "lengths of row 1 has 0, and must be from 1 to 2"),
+        (Classification(), sequences(inputs=[[0, 1], [2, 0]]), "inputs of row 1 has 2, and must be from 0 to 1"),
         (Classification(class_weights=(1.0, 2.0)), data(3), "2 values for the dataset's 3 classes"),
         (Classification(class_weights=(1.0, -2.0)), data(2), "at least 0"),
         (Classification(loss_function="hinge", label_smoothing=0.1), data(2), "no meaning"),

@@ -212,7 +212,7 @@ def test_a_text_ends_at_its_end():
                 "targets": np.zeros((2, 3), np.int32),
                 "token_weight": np.ones((2, 3), np.float32),
             },
-            "inputs has tokens from 4 to 4, but the vocabulary has the ids 0 to 3",
+            "inputs of row 0 has 4, and must be from 0 to 3",
         ),
     ],
 )

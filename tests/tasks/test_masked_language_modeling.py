@@ -222,6 +222,18 @@ def test_the_data_must_have_a_mask():
         MaskedLanguageModeling(random_share=0.7, keep_share=0.6).check(text_data())
 
 
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"inputs": np.full((2, 3), WORDS.vocab_size)}, f"inputs of row 0 has {WORDS.vocab_size}, and must be from 0"),
+        ({"inputs": np.zeros((2, 3), int), "lengths": np.array([3, 0])}, "lengths of row 1 has 0, and must be from 1"),
+    ],
+)
+def test_tokens_and_lengths_that_cannot_be_are_refused(arrays, message):
+    with pytest.raises(InputError, match=message):
+        MaskedLanguageModeling().check(Data({"train": ArraySource(arrays)}, tokenizer=WORDS))
+
+
 def test_shares_may_be_traced():
     batch = {"inputs": tokens(4)}
     task = MaskedLanguageModeling(vocabulary=Vocabulary(V, MASK_ID))
