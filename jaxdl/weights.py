@@ -25,6 +25,7 @@ from jaxdl.hugging_face import Family, family_of
 from jaxdl.scaling.flops import model_shapes
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_NAMED = 8  # arrays that differ in one message
 
 
 def load_safetensors(path) -> dict[str, np.ndarray]:
@@ -90,7 +91,7 @@ def from_hugging_face(model, arrays: Mapping[str, np.ndarray], *, needs_heads: b
       the tree `variables["params"]`: NumPy arrays, float32.
 
     Raises:
-      InputError: arrays are missing, unknown, or of other shapes; all are named.
+      InputError: arrays are missing, unknown, or of other shapes.
     """
     family = family_of(model)
     family = family if needs_heads else family.without_missing_heads(arrays)
@@ -125,7 +126,7 @@ def _shapes(model, family: Family, arrays) -> dict[str, np.ndarray]:
 
 
 def _renamed(family: Family, arrays, expected) -> dict[str, np.ndarray]:
-    """Their arrays under the names of the rules. Raises: InputError, which names all that differ."""
+    """Their arrays under the names of the rules. Raises: InputError, which names what differs."""
     full_names = {name.removeprefix(family.prefix): name for name in expected}
     arrays = {full_names.get(name, name): array for name, array in arrays.items()}
     arrays = {name: array for name, array in arrays.items() if not name.endswith(family.ignored)}
@@ -139,7 +140,8 @@ def _renamed(family: Family, arrays, expected) -> dict[str, np.ndarray]:
         if name not in arrays or name not in expected or arrays[name].shape != expected[name].shape
     ]
     if different:
-        raise InputError(f"the weights are another architecture's: {'; '.join(different)}.")
+        more = f"; and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        raise InputError(f"the weights are another architecture's: {'; '.join(different[:_NAMED])}{more}.")
     return arrays
 
 

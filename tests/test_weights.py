@@ -91,6 +91,14 @@ def test_every_array_that_differs_is_named_with_both_shapes():
     )
 
 
+def test_of_many_arrays_that_differ_some_are_named_and_the_others_counted():
+    model, _ = built("gpt2")
+    theirs = to_hugging_face(*built("llama"))
+    with pytest.raises(InputError, match=r"transformer.wte.weight is absent there.*; and \d+ more\.$") as caught:
+        from_hugging_face(model, theirs)
+    assert len(str(caught.value)) < 1000
+
+
 def test_an_untied_head_is_not_dropped():
     model, params = built("gpt2")
     with pytest.raises(InputError, match="lm_head.weight is not transformer.wte.weight.*tied_head=False"):

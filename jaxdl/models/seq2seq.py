@@ -103,8 +103,8 @@ class Seq2Seq(nn.Module):
       attention: score of the attention: dot, scaled_dot, bilinear (Luong's general), additive (Bahdanau's), cosine; or
         none: the decoder sees the encoder's last state alone.
       sampling_rate: scheduled sampling: the probability, in training, that an input of the decoder is what the model
-        itself has just predicted in place of the right token. Bengio et al. 2015, arXiv:1506.03099, section 2.4, where
-        it grows in the course of the training; here it stays.
+        itself has just predicted in place of the right token. Bengio et al. 2015, arXiv:1506.03099, section 2.4; the
+        task's `sampling_steps` lets it grow to this in the course of the training.
       dropout_rate: probability of dropping an embedded number, or an output of a layer.
     """
 
@@ -137,7 +137,15 @@ class Seq2Seq(nn.Module):
         self.output = nn.Dense(target_vocab_size)
 
     def __call__(
-        self, inputs, lengths, targets, *, train: bool, free_running: bool = False, return_attention: bool = False
+        self,
+        inputs,
+        lengths,
+        targets,
+        *,
+        train: bool,
+        sampling_scale=None,
+        free_running: bool = False,
+        return_attention: bool = False,
     ):
         """The logits of every target token, given the source and, but for `free_running`, the tokens before it.
 
@@ -146,6 +154,7 @@ class Seq2Seq(nn.Module):
           lengths: int32 [B], at least 1.
           targets: int32 [B, T]; the decoder's inputs are `start_token` and these but the last.
           train: whether to drop, and to sample inputs by `sampling_rate`.
+          sampling_scale: float [B], what the `sampling_rate` of each example is multiplied by; None is 1.
           free_running: the decoder's inputs are its own predictions, the most probable tokens; of `targets` nothing
             but the length counts. This is greedy decoding, without a stop at the end.
           return_attention: give the weights of the attention, too.
@@ -155,7 +164,7 @@ class Seq2Seq(nn.Module):
         """
         state, memory = self._encode(inputs, lengths, train)
         tokens = jnp.concatenate([jnp.full_like(targets[:, :1], self.start_token), targets[:, :-1]], axis=1)
-        logits, weights = self._decode(state, memory, tokens, self._fed_back(tokens, train, free_running), train)
+        logits, weights = self._decode(state, memory, tokens, self._fed_back(tokens, train, free_running, sampling_scale), train)
         return (logits, weights) if return_attention else logits
 
     def start(self, tokens, lengths, capacity: int):
@@ -197,13 +206,14 @@ class Seq2Seq(nn.Module):
         x = jnp.tanh(self.combine(jnp.concatenate([context, x], axis=-1)))
         return {"layers": layers, "attentional": x}, (self.dropout(x, train=train), weights)
 
-    def _fed_back(self, tokens, train: bool, free_running: bool):
+    def _fed_back(self, tokens, train: bool, free_running: bool, sampling_scale=None):
         """Which inputs of the decoder are its own predictions, bool [B, T]; None where none can be."""
         if free_running:
             chosen = jnp.ones(tokens.shape, bool)
         elif train and not is_zero(self.sampling_rate):
             keys = example_keys(self.make_rng("dropout"), tokens.shape[0])
-            chosen = jax.vmap(lambda key: jax.random.uniform(key, tokens.shape[1:]))(keys) < self.sampling_rate
+            rate = self.sampling_rate if sampling_scale is None else (self.sampling_rate * sampling_scale)[:, None]
+            chosen = jax.vmap(lambda key: jax.random.uniform(key, tokens.shape[1:]))(keys) < rate
         else:
             return None
         return chosen.at[:, 0].set(False)  # nothing has been predicted yet

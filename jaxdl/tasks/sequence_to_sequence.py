@@ -17,8 +17,9 @@ from jaxdl import decoding, losses, metrics
 from jaxdl.data.sequences import pad
 from jaxdl.data.sources import read
 from jaxdl.errors import InputError
-from jaxdl.tasks.base import Task
-from jaxdl.types import NonNegativeFloat, PositiveInt, Probability
+from jaxdl.layers.regularization import is_zero
+from jaxdl.tasks.base import Task, check_tokens
+from jaxdl.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Probability
 
 MAX_MAPS = 6  # attention maps on the sheet
 MAX_EXAMPLES = 12  # right ones in the table, and wrong ones
@@ -125,9 +126,12 @@ class SequenceToSequence(Task):
 
     Attributes:
       label_smoothing: share of the right token's probability that is spread over the vocabulary.
+      sampling_steps: steps of training in which the model's sampling_rate grows to its value, linearly from 0; 0: it is
+        there from the beginning.
     """
 
     label_smoothing: Probability = 0.0
+    sampling_steps: NonNegativeInt = 0
 
     fills: ClassVar[tuple[str, ...]] = ("vocab_size", "target_vocab_size", "start_token")
     sampler: ClassVar[type | None] = Decoding
@@ -138,6 +142,11 @@ class SequenceToSequence(Task):
             "target_vocab_size": data.target_tokenizer.vocab_size,
             "start_token": data.target_tokenizer.end_of_text,
         }
+
+    def wrap(self, model):
+        if self.sampling_steps and is_zero(getattr(model, "sampling_rate", 0)):
+            raise InputError("--task.sampling_steps is for scheduled sampling: give --model.sampling_rate, too.")
+        return model
 
     def check(self, data) -> None:
         example = data.splits["train"][0]
@@ -150,15 +159,25 @@ class SequenceToSequence(Task):
             )
         if data.target_tokenizer.end_of_text is None:
             raise InputError("sequence_to_sequence needs targets whose tokenizer has an end-of-text token.")
-        for split, source in data.splits.items():
-            if hasattr(source, "arrays"):
-                _check_arrays(split, source.arrays, data)
+        check_tokens(data, data.tokenizer)
+        check_tokens(data, data.target_tokenizer, "targets", "target_lengths")
 
     def inputs(self, batch):
         return batch["inputs"], batch["lengths"], batch["targets"]
 
+    def step(self, program, state, batch, key):
+        """One step, told how far the scheduled sampling has come (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
+
+        Their linear decay of the probability of the right token, 1 - c i, i being the step.
+        """
+        if self.sampling_steps:
+            scale = jnp.minimum(state.step / self.sampling_steps, 1.0)
+            batch = {**batch, "sampling_scale": jnp.full(len(batch["inputs"]), scale, jnp.float32)}
+        return super().step(program, state, batch, key)
+
     def loss(self, forward, batch, key, player="model"):
-        logits, weight = forward(*self.inputs(batch)), _token_weight(batch)
+        scale = {name: batch[name] for name in ("sampling_scale",) if name in batch}
+        logits, weight = forward(*self.inputs(batch), **scale), _token_weight(batch)
         values = losses.softmax_cross_entropy(logits, batch["targets"], self.label_smoothing)
         correct = metrics.top_k_correct(logits, batch["targets"], k=1)
         return losses.share_of_mean(values, weight), {
@@ -225,16 +244,3 @@ def _token_weight(batch) -> jax.Array:
     real = jnp.arange(batch["targets"].shape[1])[None, :] < batch["target_lengths"][:, None]
     weight = batch.get("weight")
     return jnp.float32(real) if weight is None else real * weight[:, None]
-
-
-def _check_arrays(split: str, arrays, data) -> None:
-    """Lengths and ids of a split in memory."""
-    for tokens, lengths, tokenizer in (
-        ("inputs", "lengths", data.tokenizer),
-        ("targets", "target_lengths", data.target_tokenizer),
-    ):
-        for name, low, high in ((lengths, 1, arrays[tokens].shape[1]), (tokens, 0, tokenizer.vocab_size - 1)):
-            wrong = (arrays[name] < low) | (arrays[name] > high)
-            if wrong.any():
-                row = int(np.argwhere(wrong)[0][0])
-                raise InputError(f"split '{split}': {name} of row {row} must be from {low} to {high}.")

@@ -223,6 +223,14 @@ def test_each_input_is_sampled_with_the_probability_by_itself():
     assert len({row.tobytes() for row in chosen}) > 390
 
 
+def test_each_example_has_its_share_of_the_sampling_rate():
+    model, variables = built()
+    scale = jnp.arange(len(SOURCE)) % 2.0
+    scaled = run(model.clone(sampling_rate=1.0), variables, train=True, rngs=RNGS, sampling_scale=scale)
+    forced, free = run(model, variables), run(model, variables, free_running=True)
+    np.testing.assert_allclose(scaled, jnp.where(scale[:, None, None] > 0, free, forced), rtol=1e-4, atol=1e-4)
+
+
 def test_dropout_differs_from_step_to_step():
     """The third and fourth steps of a decoder without memory are the same but for what is dropped."""
     model, variables = built(cell="rnn_relu", attention="none")

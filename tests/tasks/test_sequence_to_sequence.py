@@ -170,6 +170,25 @@ def test_accumulation_and_rematerialisation_change_nothing(changes):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
+def test_sampling_grows_to_its_rate():
+    """The loss is that of teacher forcing at step 0, of the whole rate from `sampling_steps` on, else between."""
+
+    def losses(*flags):
+        made = experiment.build(experiment.parse([*TINY, "--mesh=data:1", "--gradient_accumulation=2", *flags]))
+        batch = made.pipeline(16).batch(0)
+        state, step = made.init(0, batch), jax.jit(made.step)
+        return [step(state.replace(step=jnp.int32(at)), batch)[1]["loss"].compute() for at in (0, 2, 4, 9)]
+
+    growing, forced, whole = (
+        losses(*flags)
+        for flags in (["--model.sampling_rate=1", "--task.sampling_steps=4"], [], ["--model.sampling_rate=1"])
+    )
+    np.testing.assert_allclose([growing[0], *growing[2:]], [forced[0], *whole[2:]], rtol=1e-5)
+    assert growing[1] != pytest.approx(forced[1], rel=1e-5) and growing[1] != pytest.approx(whole[1], rel=1e-5)
+    with pytest.raises(InputError, match="give --model.sampling_rate"):
+        losses("--task.sampling_steps=4")
+
+
 def test_bfloat16_trains():
     half = dataclasses.replace(program(), precision="bfloat16")
     batch = half.pipeline(16).batch(0)
@@ -203,9 +222,9 @@ def _data(**changes):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_data(lengths=np.array([2, 0])), "split 'train': lengths of row 1 must be from 1 to 2"),
-        (_data(inputs=np.array([[0, 1], [4, 0]])), "inputs of row 1 must be from 0 to 3"),
-        (_data(target_lengths=np.array([4, 1])), "target_lengths of row 0 must be from 1 to 3"),
+        (_data(lengths=np.array([2, 0])), "split 'train': lengths of row 1 has 0, and must be from 1 to 2"),
+        (_data(inputs=np.array([[0, 1], [4, 0]])), "inputs of row 1 has 4, and must be from 0 to 3"),
+        (_data(target_lengths=np.array([4, 1])), "target_lengths of row 0 has 4, and must be from 1 to 3"),
         (dataclasses.replace(_data(), tokenizer=None), "sequence_to_sequence needs sources and targets of tokens"),
         (dataclasses.replace(_data(), target_tokenizer=CharacterTokenizer("abc")), "end-of-text token"),
         (Data({"train": ArraySource({"inputs": np.zeros((2, 3))})}), "this dataset has inputs"),
