@@ -84,6 +84,20 @@ def test_an_isoflop_sweep_is_trained_and_read_as_what_was_asked_for(capsys, base
     assert "diverged" in told and "running" in told and told.count("left out") == 2
 
 
+def test_one_learning_rate_serves_all_sizes_by_maximal_updates(capsys, base):
+    mup = ["--parametrization=mup", "--base_width=8", "--learning_rate=0.02", "--model.width=8", "--model.num_heads=2"]
+    base.write_text(BASE + "\n".join(mup))
+    _, arguments, trials = made(capsys, base, "--kind=isotoken", "--sizes=4e3,2e4,6e4", "--tokens=640")
+    assert all("learning_rate" not in trial.values for trial in trials)
+    widths = []
+    for trial in trials:
+        program = experiment.build(experiment.parse(trial.arguments(arguments)), check=False)
+        widths.append(program.model.width)
+        assert program.scales["layers/block0/mlp/hidden/kernel"].adam == pytest.approx(8 / widths[-1])
+        assert program.update.learning_rate == 0.02
+    assert len(set(widths)) == 3
+
+
 def test_tokens_of_other_grids_become_steps(capsys, base):
     _, arguments, trials = made(capsys, base, "--kind=isotoken", "--sizes=4e3,2e4", "--tokens=640,1280")
     assert [trial.values["steps"] for trial in trials] == ["10", "10", "20", "20"]
