@@ -5,7 +5,7 @@
     python -m launch.scaling_law --csv=FILE --axis=width --loss=accuracy --out=DIR
 
 DIR gets report.md, report.json and the pictures. With `--axis` it is a saturating power law of any metric against any
-axis: a column of the table, or of runs a flag such as model.width, or parameters, tokens, steps.
+axis: a column of the table, or of runs a flag such as model.width, or parameters, tokens, examples, steps.
 
 Of runs, parameters are those of environment.json, tokens the steps times batch size and length (examples where the
 data have no length), and the loss is the last one on `--split`. Runs that diverged or are not done are left out, and
@@ -288,17 +288,19 @@ class Run:
     loss: np.ndarray
 
     def number(self, axis: str) -> float:
-        """The run's place on an axis: a flag, or parameters, tokens or steps."""
+        """The run's place on an axis: parameters, tokens, examples, steps; or a flag's number, the same for all layers."""
         own = {"parameters": self.parameters, "tokens": self.tokens[-1], "steps": self.steps[-1]}
+        own["examples"] = own["steps"] * float(self.flags["batch_size"])
         if axis in own:
             return float(own[axis])
         if axis not in self.flags:
             hint = nearest(axis, [*own, *self.flags])
             raise InputError(f"--axis={axis}: {self.path} has no such flag.{hint}")
         try:
-            return float(self.flags[axis])
+            (number,) = {float(part) for part in self.flags[axis].split(",")}
         except ValueError:
             raise InputError(f"--axis={axis} is '{self.flags[axis]}' in {self.path}, which is no number.") from None
+        return number
 
 
 def find_trials(patterns: Sequence[str]) -> list[pathlib.Path]:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from jaxdl.errors import InputError
 from jaxdl.scaling import fits
 from jaxdl.scaling.laws import LAWS, chinchilla
 from launch import scaling_law
@@ -106,6 +107,10 @@ def test_tokens_are_steps_times_batch_size_and_length(tmp_path):
     assert run.parameters == round(N) and run.loss[-1] == loss
     assert run.tokens[-1] == pytest.approx(D, rel=0.05) and run.tokens[-1] == run.steps[-1] * 512
     assert run.number("model.width") == 8
+    assert run.number("examples") == 8 * run.steps[-1]
+    assert dataclasses.replace(run, flags=run.flags | {"model.widths": "64,64"}).number("model.widths") == 64
+    with pytest.raises(InputError, match="--axis=model.widths is '64,32' in .*run03, which is no number."):
+        dataclasses.replace(run, flags=run.flags | {"model.widths": "64,32"}).number("model.widths")
 
 
 def test_one_axis_of_runs_and_of_a_table(tmp_path, capsys):
