@@ -2,6 +2,10 @@
 
 Pure functions that know no model: `step(carry, token [B]) -> (carry, logits [B, V])` gives the logits of the next
 token, and every array in `carry` has the batch axis first. Shapes: B rows, K beams, V tokens, L steps.
+
+>>> counts = lambda carry, token: (carry, jax.nn.one_hot((token + 1) % 4, 4))
+>>> sample(counts, (), jnp.array([[0.0, 0.0, 1.0, 0.0]]), 5, jax.random.key(0), temperature=0)[0].tolist()
+[[2, 3, 0, 1, 2]]
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """Decoding: held against enumeration on tiny vocabularies, and against NumPy."""
 
+import doctest
 import itertools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdl import decoding
 from jaxdl.decoding import beam_search, filter_logits, sample
 
 V, B = 3, 2
@@ -113,3 +115,8 @@ def test_top_k_and_top_p_keep_the_sets_that_numpy_keeps(top_k, top_p):
         before = np.concatenate([[0], np.cumsum(probabilities)[:-1]])
         expected = order[(before < top_p) | (np.arange(len(order)) == 0)] if top_p < 1 else order
         assert set(np.flatnonzero(found)) == set(expected)
+
+
+def test_the_example():
+    results = doctest.testmod(decoding)
+    assert results.attempted > 0 and results.failed == 0

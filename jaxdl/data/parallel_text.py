@@ -112,8 +112,15 @@ def _read_lines(folder: pathlib.Path, name: str) -> list[str]:
 
 
 def _encode(part: tuple[Sequence[str], Sequence[str]], tokenizers: tuple[Tokenizer, Tokenizer]):
-    """The ids of each line: of the sources, and of the targets."""
-    return tuple([tokenizer.encode(line) for line in side] for side, tokenizer in zip(part, tokenizers))
+    """The ids of each line: of the sources, and of the targets. Raises: InputError, which quotes the line."""
+
+    def ids(line: str, tokenizer: Tokenizer) -> np.ndarray:
+        try:
+            return tokenizer.encode(line)
+        except InputError as error:
+            raise InputError(f"the line {line[:60]!r}: {error}") from None
+
+    return tuple([ids(line, tokenizer) for line in side] for side, tokenizer in zip(part, tokenizers))
 
 
 def _source(encoded: tuple[list[np.ndarray], list[np.ndarray]], tokenizers: tuple[Tokenizer, Tokenizer]) -> Source:

@@ -166,7 +166,10 @@ class GPT(nn.Module):
         if length > capacity:
             raise InputError(f"a prompt of {length} tokens is longer than the capacity of {capacity}.")
         if self.positions == "learned" and capacity > self.max_length:
-            raise InputError(f"{capacity} tokens are more than the model's max_length={self.max_length} positions.")
+            raise InputError(
+                f"{capacity} tokens are more than the model's max_length={self.max_length} positions: give a shorter "
+                "prompt, or ask for fewer tokens."
+            )
         positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
         x, caches = self._read(tokens, positions, self._empty_caches(batch, capacity))
         x = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)

@@ -85,6 +85,13 @@ def test_bad_files(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_character_that_training_has_not_is_told_with_its_line(tmp_path):
+    for name, lines in (("train.en", ["a b"]), ("train.de", ["c d"]), ("val.en", ["a", "a z"]), ("val.de", ["c", "d"])):
+        write(tmp_path, name, lines)
+    with pytest.raises(InputError, match=r"the line 'a z': character 'z' \(number 2, from 0\)"):
+        ParallelText(path=str(tmp_path), tokenizer="character", validation="val").load()
+
+
 def test_missing_and_damaged_files(tmp_path):
     write(tmp_path, "train.en", EN)
     with pytest.raises(InputError, match="neither train.de nor train.de.gz"):

@@ -160,6 +160,11 @@ def test_data_that_cannot_serve_is_refused_in_one_line(task, given, message):
     assert "\n" not in str(error.value)
 
 
+def test_outputs_at_each_step_are_no_classes_of_examples():
+    with pytest.raises(InputError, match=r"outputs \[2, 5, 3\] for labels \[2\].*--model.pooling"):
+        Classification().loss(identity, {"inputs": jnp.zeros((2, 5, 3)), "labels": jnp.zeros(2, int)}, KEY)
+
+
 def test_data_that_can_serve_is_accepted():
     Classification(class_weights=(1.0, 0.0, 2.0)).check(data(3, train=np.array([0, 2]), test=np.array([], np.int32)))
 
