@@ -49,7 +49,9 @@ class ImageSampler:
       method: ddim, or ancestral with the variance that the task names.
       num_steps: steps from noise to data; none is 50, or all times of the noise schedule where it has fewer.
       eta: noise that ddim adds at each step, as a share of what the posterior has; 0 is deterministic.
-      spacing: where among the times the steps are; trailing begins at the last one.
+      spacing: where among the times the steps are; trailing begins at the last one, leading after it. None is trailing,
+        and leading for a model that predicts the noise: where nothing of the image is left, as at the last time of the
+        cosine schedule, the noise tells nothing of it (Lin et al. 2024, arXiv:2305.08891, section 3.1).
       clip: whether each estimate of the image is kept within the range of pixels.
       frames: pictures on the strips of noising and denoising.
     """
@@ -60,7 +62,7 @@ class ImageSampler:
     method: Literal["ddim", "ancestral"] = "ddim"
     num_steps: PositiveInt | None = None
     eta: Probability = 0.0
-    spacing: diffusion.Spacing = "trailing"
+    spacing: diffusion.Spacing | None = None
     clip: bool = True
     frames: Annotated[int, Bounds(2)] = 8
 
@@ -222,7 +224,8 @@ class Diffusion(Task):
 
     def _times(self, sampler: ImageSampler) -> np.ndarray:
         steps = sampler.num_steps or min(50, self.num_times)
-        return diffusion.sampling_times(self.num_times, steps, sampler.spacing)
+        spacing = sampler.spacing or ("leading" if self.prediction == "epsilon" else "trailing")
+        return diffusion.sampling_times(self.num_times, steps, spacing)
 
     def _labels(self, sampler: ImageSampler, rows: np.ndarray) -> np.ndarray | None:
         return labels_in_turn(sampler.labels, self.num_classes, rows) if self.class_conditional else None

@@ -161,6 +161,15 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn(monkeypatch):
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
 
+@pytest.mark.parametrize(("prediction", "first"), [("epsilon", 980), ("v", 999), ("x0", 999)])
+def test_a_noise_predictor_is_not_asked_where_nothing_of_the_image_is_left(prediction, first):
+    task = Diffusion(noise_schedule="cosine", prediction=prediction)
+    assert task._times(ImageSampler())[0] == first
+    assert task._times(ImageSampler(spacing="linspace"))[0] == 999
+    signal, _ = task.schedule.marginal(np.array([980, 999]))
+    assert signal[0] > 0.02 and signal[1] < 1e-4
+
+
 def test_a_run_trains_evaluates_and_shows_its_samples(tmp_path, monkeypatch):
     flags = ["--model=dit", "--model.patch_size=4", "--model.width=8", "--model.num_layers=1", "--model.num_heads=2"]
     flags += ["--task=diffusion", "--task.class_conditional", "--task.condition_drop_rate=0.1", "--task.num_times=30"]
