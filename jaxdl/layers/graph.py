@@ -214,6 +214,8 @@ def graph(nodes, senders, receivers, edges=None) -> Graph:
     edges = None if edges is None else np.asarray(edges, np.float32)
     if nodes.ndim != 2:
         raise InputError(f"nodes are {list(nodes.shape)}; they must be [nodes, features].")
+    if edges is not None and edges.ndim != 2:
+        raise InputError(f"edges are {list(edges.shape)}; they must be [edges, features].")
     counts = {"senders": len(ends[0]), "receivers": len(ends[1])} | ({} if edges is None else {"edges": len(edges)})
     if len(set(counts.values())) > 1:
         told = " and ".join(f"{count} {name}" for name, count in counts.items())
@@ -257,9 +259,11 @@ def batch(graphs: Sequence[Graph], num_nodes: int | None = None, num_edges: int 
       num_edges: E, likewise.
 
     Raises:
-      InputError: more nodes or edges than that, or features of different width.
+      InputError: no graphs, more nodes or edges than that, or features of different width.
     """
     parts = [part for several in graphs for part in unbatch(several)]
+    if not parts:
+        raise InputError("a batch needs a graph or more.")
     for name in ("nodes", "edges"):
         widths = {None if getattr(part, name) is None else getattr(part, name).shape[-1] for part in parts}
         if len(widths) > 1:

@@ -297,7 +297,7 @@ class MessagePassing(nn.Module):
 
     @nn.compact
     def __call__(self, x, graph: Graph, *, train: bool):
-        """Raises InputError when a GRU's state is not of `features` numbers."""
+        """Raises InputError when a GRU's state is not of `features` numbers, or parameters are for other edges."""
         x = dense(x)
         messages = self._edge_network(x, graph) if self.message == "edge_network" else self._pair(x, graph, train)
         heard = aggregate(messages, graph, self.aggregation)
@@ -317,8 +317,12 @@ class MessagePassing(nn.Module):
 
     def _edge_network(self, x, graph: Graph):
         """A(e) x_u of each edge. A is affine in e, so x goes through each of its D + 1 matrices before it travels."""
-        num_matrices = 1 + (0 if graph.edges is None else graph.edges.shape[-1])
-        shape = (num_matrices, x.shape[-1], self.features)
+        width = 0 if graph.edges is None else graph.edges.shape[-1]
+        if self.has_variable("params", "edge_network"):
+            expected = self.get_variable("params", "edge_network").shape[0] - 1
+            if width != expected:
+                raise InputError(f"edges have {width} features, and '{self.name}' has parameters for {expected}.")
+        shape = (1 + width, x.shape[-1], self.features)
         matrices = self.param("edge_network", initializer(self.initializer), shape).astype(x.dtype)
         products = jnp.einsum("nf,dfo->ndo", x, matrices)[graph.senders]
         if graph.edges is None:

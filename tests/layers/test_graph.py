@@ -92,6 +92,7 @@ def test_sparse_rows_are_the_matrix():
         ((np.eye(3), [0], [0.5]), "receivers are float64; they must be whole numbers"),
         ((np.eye(3), [0, 1], [1]), "2 senders and 1 receivers"),
         ((np.eye(3), [0], [1], np.zeros((2, 1))), "1 senders and 1 receivers and 2 edges"),
+        ((np.eye(3), [0], [1], np.zeros(1)), r"edges are \[1\]; they must be \[edges, features\]"),
         ((np.zeros(3), [0], [1]), r"nodes are \[3\]; they must be \[nodes, features\]"),
     ],
 )
@@ -101,6 +102,8 @@ def test_wrong_graphs(arguments, told):
 
 
 def test_wrong_batches():
+    with pytest.raises(InputError, match="a batch needs a graph or more"):
+        batch([])
     with pytest.raises(InputError, match="a batch of 2 graphs has 5 nodes; its padding budget is 4"):
         batch([TRIANGLE, PATH], num_nodes=4)
     with pytest.raises(InputError, match="a batch of 1 graphs has 6 edges; its padding budget is 5"):

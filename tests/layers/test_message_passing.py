@@ -192,5 +192,11 @@ def test_wrong_width_and_state():
         layer.apply(variables, one.nodes[:, :2], one)
     with pytest.raises(InputError, match="a GRU updates a state of its own size: 4 features of a node are not 3"):
         layers.MessagePassing(3).init(jax.random.key(0), one.nodes, one, train=False)
+    cases = {"edge_network": "edges have 1 features, and .* for 2", "pair": "1 features, and 'edge' has parameters for 2"}
+    for message, told in cases.items():
+        layer = layers.MessagePassing(F, message)
+        variables = layer.init(jax.random.key(0), one.nodes, one, train=False)
+        with pytest.raises(InputError, match=told):
+            layer.apply(variables, one.nodes, one._replace(edges=one.edges[:, :1]), train=False)
     with pytest.raises(InputError, match="no aggregation is called 'median'"):
         layers.aggregate(one.nodes[one.senders], one, "median")

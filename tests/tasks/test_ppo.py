@@ -387,7 +387,7 @@ def test_it_learns(environment, greedy, least):
         (["--task.minibatches=3"], "--task.minibatches=3 does not divide --task.rollout_steps=8"),
         (["--batch_size=3"], "--batch_size=3 environments act in a step, which does not divide --dataset.num_env"),
         (["--batch_size=16"], "larger than the training split of 8"),
-        (["--model.widths=8,0"], "--model.widths=8,0: expected a comma-separated list, each a whole number, at least 1"),
+        (["--model.widths=8,0"], "--model.widths=8,0: expected a comma-separated list, each a whole number, at least"),
         (["--model=mlp"], "model 'mlp' has no field num_actions"),
         (["--model.num_actions=3"], "--model.num_actions=3: the dataset needs 2"),
         (["--task=classification", "--model=mlp"], "the dataset has none"),
