@@ -95,8 +95,8 @@ class LearnedPositions(nn.Module):
         """
         if positions.shape[-1] > self.max_length:
             raise InputError(
-                f"{positions.shape[-1]} tokens are more than max_length={self.max_length} positions: raise max_length, or "
-                "give shorter sequences."
+                f"{positions.shape[-1]} tokens are more than max_length={self.max_length} positions: "
+                "raise max_length, or give shorter sequences."
             )
         table = nn.Embed(self.max_length, self.width, embedding_init=nn.initializers.normal(0.02), name="embed")
         return table(positions)

@@ -164,7 +164,8 @@ class Seq2Seq(nn.Module):
         """
         state, memory = self._encode(inputs, lengths, train)
         tokens = jnp.concatenate([jnp.full_like(targets[:, :1], self.start_token), targets[:, :-1]], axis=1)
-        logits, weights = self._decode(state, memory, tokens, self._fed_back(tokens, train, free_running, sampling_scale), train)
+        fed_back = self._fed_back(tokens, train, free_running, sampling_scale)
+        logits, weights = self._decode(state, memory, tokens, fed_back, train)
         return (logits, weights) if return_attention else logits
 
     def start(self, tokens, lengths, capacity: int):

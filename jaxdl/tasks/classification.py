@@ -129,8 +129,8 @@ class Classification(Task):
         """The loss of each example, [B]. Class weights multiply it, and do not change what the mean divides by."""
         if logits.ndim != labels.ndim + 1:
             raise InputError(
-                f"the model gives outputs {list(logits.shape)} for labels {list(labels.shape)}, and one vector an example "
-                "is needed (--model.pooling of a recurrent network gives it)."
+                f"the model gives outputs {list(logits.shape)} for labels {list(labels.shape)}, and one vector an "
+                "example is needed (--model.pooling of a recurrent network gives it)."
             )
         if self.loss_function == "cross_entropy":
             return losses.softmax_cross_entropy(logits, labels, self.label_smoothing, self.class_weights or None)
