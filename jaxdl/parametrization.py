@@ -19,6 +19,11 @@ step takes away of an array is the same share at every width.
 
 Attention's logits are of 1/√d. Where the head size d is another than the base model's, the query's c takes the factor
 √(d_base/d) more, which makes them 1/d (definition 4.1). A tied head has its c in the normalisation before it.
+
+>>> from jaxdl.models.mlp import MLP
+>>> init = lambda model: model.init(jax.random.key(0), np.zeros((1, 8), np.float32), train=False)["params"]
+>>> maximal_update(init, MLP(widths=(256, 256)), MLP(widths=(64, 64)))["hidden1/kernel"].adam
+0.25
 """
 
 import dataclasses

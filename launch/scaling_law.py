@@ -288,7 +288,7 @@ class Run:
     loss: np.ndarray
 
     def number(self, axis: str) -> float:
-        """The run's place on an axis: parameters, tokens, examples, steps; or a flag's number, the same for all layers."""
+        """The run's place on an axis: parameters, tokens, examples, steps; or a flag, one number for all layers."""
         own = {"parameters": self.parameters, "tokens": self.tokens[-1], "steps": self.steps[-1]}
         own["examples"] = own["steps"] * float(self.flags["batch_size"])
         if axis in own:

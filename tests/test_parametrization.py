@@ -1,13 +1,14 @@
 """Maximal update parametrization against Tensor Programs V's own table, and what must not change with it."""
 
 import dataclasses
+import doctest
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdl import experiment
+from jaxdl import experiment, parametrization
 from jaxdl.errors import InputError
 from jaxdl.models import create
 from jaxdl.models.bert import MaskedBert
@@ -249,6 +250,11 @@ def test_a_run_that_is_continued_is_the_run_that_was_not_stopped(tmp_path):
         settings = parse([*flags, f"--steps={steps}", f"--workdir={tmp_path / name}"])
         assert experiment.run(settings).status == 0
     assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+
+
+def test_the_example_in_the_docstring():
+    results = doctest.testmod(parametrization)
+    assert results.attempted and not results.failed
 
 
 def test_parameters_of_another_run_are_taken_as_they_are(tmp_path):

@@ -5,6 +5,10 @@ A multiply and an add are two operations, and only matrix products and convoluti
 the full square (see `jaxdl.scaling.flops`) unless `causal` is asked for.
 
 Letters: L layers, C width, V vocabulary, T tokens, H hidden units.
+
+>>> from jaxdl.models import create
+>>> gpt_parameters(create("gpt2")), gpt_flops(create("gpt2"), 1024)
+(124439808, 291648307200)
 """
 
 import math

@@ -3,6 +3,10 @@
 Hoffmann et al. 2022 (arXiv 2203.15556), sections 3.1 and 3.2. A parabola in log N is only the beginning of the law's
 Taylor series about its minimum: on a wide grid of sizes, on one that is not centred on the minimum, and for alpha
 other than beta, its minimum is not the law's, without any noise (arXiv 2603.22339). `parabola_bias` tells by how much.
+
+>>> besiroglu = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+>>> f"{parabola_bias(besiroglu, 1e20, np.geomspace(1e8, 1e10, 9)) - 1:.1%}"
+'-1.5%'
 """
 
 import dataclasses

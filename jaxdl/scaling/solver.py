@@ -12,6 +12,10 @@ Jacobians in float64:
 
 Damping is relative to the curvature of each parameter (Marquardt 1963), so neither the scale of the objective nor that
 of a parameter matters. Problems that have ended are no longer computed.
+
+>>> line = lambda theta, x: theta[0] * x + theta[1]
+>>> solve(line, [np.arange(5.0)], np.array([1.0, 3.0, 5.0, 7.0, 90.0]), np.zeros((1, 2))).theta.round(2)
+array([[2., 1.]])
 """
 
 import dataclasses

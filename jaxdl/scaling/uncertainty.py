@@ -2,6 +2,10 @@
 
 Efron and Tibshirani 1993, An introduction to the bootstrap, chapters 6 and 13: points are drawn with replacement, and
 the interval of a number is that between percentiles of what the resamples give.
+
+>>> resample(points=4, resamples=2, seed=0)  # how often each point is drawn
+array([[2., 1., 0., 1.],
+       [0., 0., 0., 4.]])
 """
 
 import dataclasses

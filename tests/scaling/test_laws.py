@@ -61,6 +61,10 @@ def test_the_grid_of_starts_is_hoffmann_s():
     np.testing.assert_array_equal(grid.max(axis=0), [25, 25, 1, 2, 2])
 
 
-@pytest.mark.parametrize("name", ("laws", "fits", "predictions"))
+@pytest.mark.parametrize(
+    "name",
+    ("flops", "formulas", "ladder", "laws", "solver", "fits", "isoflop", "predictions", "uncertainty"),
+)
 def test_examples_in_the_docstrings(name):
-    assert doctest.testmod(importlib.import_module(f"jaxdl.scaling.{name}")).failed == 0
+    results = doctest.testmod(importlib.import_module(f"jaxdl.scaling.{name}"))
+    assert results.attempted and not results.failed
