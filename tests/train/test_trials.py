@@ -44,6 +44,11 @@ GRAPHS = ["--dataset=mutag", "--dataset.path=graphs.txt"]
 NODES = ["--dataset=planetoid", "--dataset.path=citations.npz", "--batch_size=1", "--eval_batch_size=1"]
 NODES += ["--mesh=data:1"]
 
+WORDS = ["--dataset=stdlib", "--dataset.max_bytes=100000", "--dataset.length=8", "--dataset.tokenizer=word"]
+ENCODER = ["--model.width=8", "--model.num_layers=1", "--model.num_heads=2", "--model.max_length=8"]
+MASKED = [*ENCODER, "--task=masked_language_modeling", *WORDS, "--dataset.special_tokens=[MASK]"]
+SUMS = ["--model.hidden_size=8", "--dataset=addition"]
+
 # A sweep of each kind of training, and the flags of its trials.
 KINDS = {
     "numbers of an MLP": (
@@ -97,6 +102,15 @@ KINDS = {
     "reinforcement learning": (
         [*ACTING, "--task=ppo", "--model=actor_critic", "--model.widths=8", "--schedule=linear", "--clip_norm=0.5"],
         [["--learning_rate=0.01", "--seed=1"], ["--learning_rate=0.02", "--seed=2", "--task.clip_ratio=0.1"]],
+    ),
+    "language": (
+        ["--model=gpt", "--task=language_modeling", *ENCODER, *WORDS],
+        [["--model.dropout_rate=0.1", "--seed=1"], ["--model.dropout_rate=0.3", "--learning_rate=0.01"]],
+    ),
+    "masks that the loss draws": (["--model=bert", *MASKED], [["--seed=1"], ["--learning_rate=0.01"]]),
+    "sequence to sequence": (
+        ["--model=seq2seq", "--task=sequence_to_sequence", *SUMS],
+        [["--model.sampling_rate=0.1", "--seed=1"], ["--model.sampling_rate=0.5", "--seed=2"]],
     ),
     "variational autoencoding": (
         [*IMAGES, "--model=vae", "--model.widths=8", "--task=autoencoding", "--task.corruption=mask"],
@@ -218,24 +232,19 @@ def numeric_fields():
                 yield pytest.param(prefix, name, field, flags, id=f"{cls.__name__}.{name}")
 
 
-_WORDS = ["--dataset=stdlib", "--dataset.max_bytes=100000", "--dataset.length=8", "--dataset.tokenizer=word"]
-_BERT = ["--model.width=8", "--model.num_layers=1", "--model.num_heads=2", "--model.max_length=8"]
-_MASKED = [*_BERT, "--task=masked_language_modeling", *_WORDS, "--dataset.special_tokens=[MASK]"]
-_RECURRENT = ["--model.hidden_size=8", *_WORDS]
+_RECURRENT = ["--model.hidden_size=8", *WORDS]
 _CLIP = ["--task=image_text", "--dataset=image_captions", "--dataset.path=captions.csv", "--dataset.image_size=4"]
 _CLIP += ["--model.patch_size=2", "--model.width=8", "--model.num_layers=1", "--model.num_heads=2"]
 _CLIP += ["--model.text_width=8", "--model.text_num_layers=1", "--model.text_num_heads=2", "--model.projection_width=4"]
-_SUMS = ["--model.hidden_size=8", "--dataset=addition"]
-
 _OF_NODES = [*NODES, "--task=node_classification"]
 _OF_GRAPHS = [*GRAPHS, "--task=graph_classification"]
 _OF_MOLECULES = ["--dataset=molecules", "--dataset.path=molecules.csv", "--dataset.targets=solubility"]
 
 SMALL = {
     "vit": ["--model.patch_size=4", "--model.width=8", "--model.num_layers=1", "--model.num_heads=2"],
-    "bert_classifier": [*_BERT, "--dataset=labelled_text", "--dataset.path=texts.tsv"],
-    "bert": _MASKED,
-    "masked_language_modeling": ["--model=bert", *_MASKED],
+    "bert_classifier": [*ENCODER, "--dataset=labelled_text", "--dataset.path=texts.tsv"],
+    "bert": MASKED,
+    "masked_language_modeling": ["--model=bert", *MASKED],
     "diffusion": [*DIT, *DENOISING],
     "autoencoding": [*IMAGES, "--model=vae", "--model.widths=8", "--task.likelihood=gaussian", *NOISE],
     "autoencoder": [*IMAGES, "--task=autoencoding"],
@@ -256,8 +265,8 @@ SMALL = {
     "regression": ["--dataset=diabetes"],
     "language_modeling": ["--model=lstm_lm", *_RECURRENT],
     "rnn_lm": ["--task=language_modeling", *_RECURRENT],
-    "gpt": ["--task=language_modeling", *_BERT, *_WORDS],
-    "sequence_to_sequence": ["--model=seq2seq", *_SUMS],
+    "gpt": ["--task=language_modeling", *ENCODER, *WORDS],
+    "sequence_to_sequence": ["--model=seq2seq", *SUMS],
     "gcn": _OF_NODES,
     "gat": _OF_NODES,
     "graphsage": _OF_NODES,
@@ -269,7 +278,7 @@ SMALL = {
     "graph_regression": ["--model=gin", *_OF_MOLECULES],
     "ppo": ["--model=actor_critic", "--model.widths=8", *ACTING],
     "actor_critic": ["--task=ppo", "--model.widths=8", *ACTING],
-    "seq2seq": ["--task=sequence_to_sequence", *_SUMS],
+    "seq2seq": ["--task=sequence_to_sequence", *SUMS],
 }
 """What else a choice needs, by the beginning of its name."""
 
