@@ -496,7 +496,9 @@ class _Loop:
         for run in self.runs:
             run.ended = run.ended or ("done" if status == 0 else None)
         steps = np.atleast_1d(jax.device_get(self.state.step))
-        measured = {"steps_per_second": self._speed(), "seconds": round(self.seconds, 3), "mfu": self._mfu()}
+        measured = {}
+        if self.seconds:  # a run that was done already keeps what it has
+            measured = {"steps_per_second": self._speed(), "seconds": round(self.seconds, 3), "mfu": self._mfu()}
         results = []
         for run, step, (best_step, state) in zip(
             self.runs, steps, self.checkpoints.finish(self._saved_tree(), self.runs)

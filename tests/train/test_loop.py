@@ -2,6 +2,7 @@
 
 import json
 import signal
+from unittest import mock
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from jaxdl.data.sources import ArraySource
 from jaxdl.errors import InputError, RunError
 from jaxdl.train import loop
 from jaxdl.train.evaluation import Evaluator
-from jaxdl.train.record import read_metrics
+from jaxdl.train.record import read_json, read_metrics
 
 BASE = [
     *("--model=mlp", "--model.widths=8", "--dataset=digits", "--batch_size=32", "--steps=40", "--log_every=10"),
@@ -81,9 +82,10 @@ def test_what_a_run_leaves(tmp_path):
 
 def test_done_runs_do_nothing_again(tmp_path):
     run(tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
+    before, status = (tmp_path / "metrics.jsonl").read_bytes(), read_json(tmp_path / "status.json")
     assert run(tmp_path).step == 40
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert read_json(tmp_path / "status.json") == {**status, "heartbeat": mock.ANY}
 
 
 def test_more_steps_continue_and_fewer_are_refused(tmp_path, capsys):
