@@ -167,7 +167,8 @@ def test_samples_of_the_best_denoiser_are_the_data(variance, prediction):
 
 
 def test_an_example_depends_on_its_own_key_alone_and_the_way_ends_at_the_sample():
-    schedule, times = SCHEDULES["cosine"], diffusion.sampling_times(100, 5)
+    # Not at the last time, where an estimate by noise makes a rounding two thousand times as large.
+    schedule, times = SCHEDULES["cosine"], diffusion.sampling_times(100, 5, "leading")
     steps = diffusion.ancestral_steps(schedule, times)
 
     def sample(rows, **options):
