@@ -45,8 +45,9 @@ class Ladder:
       num_sizes: how many of these.
       aspect_ratio: width over layers.
       head_dim: features of a head.
-      rate: the learning rate: BASE's, which with --parametrization=mup in BASE serves all sizes; inverse_width, base_rate at base_width and falling as 1 / width; kaplan
-        (arXiv 2001.08361, eq. D.1); deepseek (arXiv 2401.02954); or step_law (arXiv 2503.04715).
+      rate: the learning rate: BASE's, which with --parametrization=mup in BASE serves all sizes; inverse_width, base_rate
+        at base_width and falling as 1 / width; kaplan (arXiv 2001.08361, eq. D.1); deepseek (arXiv 2401.02954); or
+        step_law (arXiv 2503.04715).
       base_rate: of inverse_width.
       base_width: of inverse_width.
       batch: the batch: BASE's; or by deepseek or step_law, to the nearest power of two of examples.

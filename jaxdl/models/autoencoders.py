@@ -151,8 +151,9 @@ class StackedAutoencoder(nn.Module):
     """Dense layers, each the code of the one before, that can be trained one at a time. Vincent et al., section 3.5.
 
     At stage k, layer k learns to reconstruct what the layers before it make of the input. The other layers have no
-    gradient and stay as they are, but for weight decay, from which `--freeze` keeps them. A run of the next stage begins with the one before (`--initialize_from`); stage none trains all layers together to
-    reconstruct the input. The encoder's layers have the names of an `MLP`'s, which can begin with them as well.
+    gradient and stay as they are, but for weight decay, from which `--freeze` keeps them. A run of the next stage begins
+    with the one before (`--initialize_from`); stage none trains all layers together to reconstruct the input. The
+    encoder's layers have the names of an `MLP`'s, which can begin with them as well.
 
     Attributes:
       input_shape: of an example.

@@ -65,7 +65,7 @@ def product_flops(jaxpr) -> int:
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         count = _PRODUCTS.get(equation.primitive.name)
-        inner = [product_flops(body) for body in _bodies(equation)]
+        inner = [product_flops(body) for body in bodies(equation)]
         if count is not None:
             total += count(equation)
         elif equation.primitive.name == "cond":
@@ -117,8 +117,8 @@ _PRODUCTS = {
 """FLOPs of an equation, by the name of its primitive."""
 
 
-def _bodies(equation) -> Iterator[Any]:
-    """The jaxprs that an equation calls."""
+def bodies(equation) -> Iterator[Any]:
+    """The jaxprs that an equation of a jaxpr calls."""
     for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=_is_jaxpr):
         if _is_jaxpr(value):
             yield value
@@ -168,7 +168,7 @@ def _scans(jaxpr) -> Iterator[tuple[int, Any]]:
         if equation.primitive.name == "scan":
             yield equation.params["length"], equation.params["jaxpr"]
             continue
-        for body in _bodies(equation):
+        for body in bodies(equation):
             yield from _scans(getattr(body, "jaxpr", body))
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.scaling.flops import product_flops
+from jaxdl.scaling.flops import bodies, product_flops
 from jaxdl.train.feed import DeviceFeed, HostFeed
 from jaxdl.train.program import Metrics, Program
 from jaxdl.train.trials import Trials
@@ -90,10 +90,5 @@ def _primitives(jaxpr) -> set[str]:
     names = set()
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         names.add(equation.primitive.name)
-        for value in jax.tree.leaves(tuple(equation.params.values()), is_leaf=_is_jaxpr):
-            names |= _primitives(value) if _is_jaxpr(value) else set()
+        names.update(*map(_primitives, bodies(equation)))
     return names
-
-
-def _is_jaxpr(value) -> bool:
-    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
