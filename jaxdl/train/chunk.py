@@ -60,7 +60,7 @@ class Traced(NamedTuple):
 def trace_step(program: Program | Trials, batch_size: int) -> Traced:
     """Traces `init` and `step` without computing them. Raises what they raise of shapes that do not fit."""
     pipeline = program.pipeline(batch_size)
-    state = jax.eval_shape(program.init, program.seed, pipeline.example())
+    state = jax.eval_shape(program.init, program.start, pipeline.example())
     jaxpr, (_, metrics) = jax.make_jaxpr(program.step, return_shape=True)(state, pipeline.batch(0))
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), metrics)
     return Traced(zeros, "conv_general_dilated" in _primitives(jaxpr), product_flops(jaxpr))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.stages import Lowered
 
 from jaxdl.data.pipeline import eval_batches
 from jaxdl.sharding import PER_RUN, Placement
@@ -42,6 +43,10 @@ class Evaluator:
             metrics = self._evaluate(state, batch)
             total = metrics if total is None else self._merge(total, metrics)
         return [{name: metric.compute() for name, metric in part.items()} for part in self._program.split(total)]
+
+    def lower(self, state: TrainState, split: str) -> Lowered:
+        """The program that `metrics` calls for each batch, not compiled yet; `state` may be shapes."""
+        return self._evaluate.lower(state.for_evaluation(), next(iter(self._batches(split))))
 
     def predictor(self, state: TrainState) -> Callable[[Any], Any]:
         """`predict(batch, **kwargs)`: outputs for a raw host batch, for figures; this process's devices alone."""

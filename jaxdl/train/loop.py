@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.stages import Compiled, Lowered
 
 from jaxdl.errors import RunError
 from jaxdl.scaling.flops import parameter_count
@@ -22,6 +23,7 @@ from jaxdl.sharding import PER_RUN, Placement
 from jaxdl.train import memory
 from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.chunk import Traced, make_chunk, pack, unpack
+from jaxdl.train.compiling import compile_all
 from jaxdl.train.environment import describe
 from jaxdl.train.evaluation import Evaluator
 from jaxdl.train.feed import make_feed
@@ -147,21 +149,22 @@ class _Loop:
             self.progress.close()
 
     def _start(self) -> None:
-        """State, compiled chunk, and where to go on from."""
-        self.watchdog.at("initialising the model")
+        """Compiled chunk, state, and where to go on from."""
+        self.watchdog.at("reading the data")
         example = {name: np.asarray(value) for name, value in self.pipeline.example().items()}
         init = jax.jit(
-            lambda seed, initial: self.program.init(seed, example, initial),
+            lambda start, initial: self.program.init(start, example, initial),
             out_shardings=self.placement.per_run,
             compiler_options=QUICK if self._on_cpu else None,
         )
-        self.state = init(np.uint32(self.program.seed), self.initial)
-        self.initial = None
-        memory.release()
         self.feed = make_feed(self.pipeline, self.placement, self.config, self._most_steps())
         eval_batch_size = self.config.eval_batch_size or self.config.batch_size
         self.evaluator = Evaluator(self.program, self.placement, eval_batch_size, keep=bool(self.feed.resident))
-        self._compile()
+        start, initial = self.program.start, self.initial
+        init = self._compile(init.lower(start, initial))
+        self.watchdog.at("initialising the model")
+        self.state = init(start, initial)
+        self.initial = None
         memory.release()
         self.watchdog.at("restoring a checkpoint")
         self.checkpoints.open()
@@ -213,20 +216,27 @@ class _Loop:
         usual = 1 if self._on_cpu and self.traced.convolves else MOST_STEPS
         return min(self.config.steps_per_dispatch or usual, self.config.log_every)
 
-    def _compile(self) -> None:
-        """Compiles the chunk of steps, and what gives a fresh window."""
+    def _compile(self, init: Lowered) -> Compiled:
+        """Compiles the chunk of steps, what gives a fresh window, and `init`, which is given back."""
         self.watchdog.at("compiling the step")
         began = time.monotonic()
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.placement.per_run), init.out_info
+        )
         rows, _, _ = self.feed.take(0, 1, self.program.total_steps)
         self.fresh_window = jax.jit(lambda: self.traced.zeros, out_shardings=self.placement.per_run)
         self.window = self.fresh_window()
         places = (PER_RUN, PER_RUN, None, self.feed.row_axis, None, None)
-        function = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
-        if hasattr(function, "lower"):
+        self.chunk = self.placement.parallel(make_chunk(self.program, self.feed), places, donate=(0, 1))
+        if hasattr(self.chunk, "lower"):
             numbers = self._number(0), self._number(1)
-            function = function.lower(self.state, self.window, self.feed.resident, rows, *numbers).compile()
-        self.chunk = function
+            chunk = self.chunk.lower(state, self.window, self.feed.resident, rows, *numbers)
+            evaluate = lambda: self.evaluator.lower(state, self.held_out[0])
+            init, self.chunk = compile_all([init, chunk], [evaluate] if self.held_out else [])
+        else:
+            [init] = compile_all([init])
         self.compile_seconds = time.monotonic() - began
+        return init
 
     def _number(self, value: int):
         """An int32 on the devices, sent once: sending it anew takes as long as a small step."""

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxdl.data.base import Data
@@ -115,6 +116,11 @@ class Program:
     def end(self, state: TrainState, member: int) -> TrainState:
         """The state in which that member's training is over: of a single one, the state as it is."""
         return state
+
+    @property
+    def start(self) -> np.ndarray:
+        """What `init` makes the first state from: the seed, uint32 []."""
+        return np.uint32(self.seed)
 
     def init(self, seed: int | jax.Array, batch: Batch, initial: Mapping[str, Mapping] | None = None) -> TrainState:
         """The state before the first step.

@@ -106,9 +106,14 @@ class Trials:
         """The training batches of all trials, by step."""
         return TrialsPipeline(self.data, batch_size, self.seed)
 
-    def init(self, seeds: jax.Array, batch: Batch, initial: Mapping[str, Mapping] | None = None) -> TrialsState:
-        """The states before the first step. `seeds` is uint32 [K]; `batch` and `initial` are as for one trial."""
-        numbers = {".".join(number): jnp.asarray(values) for number, values in self.numbers.items()}
+    @property
+    def start(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What `init` makes the first states from: seeds, uint32 [K], and what the trials differ in, float32 [K]."""
+        return self.seed, {".".join(number): values for number, values in self.numbers.items()}
+
+    def init(self, start, batch: Batch, initial: Mapping[str, Mapping] | None = None) -> TrialsState:
+        """The states before the first step, of `start`; `batch` and `initial` are as for one trial."""
+        seeds, numbers = jax.tree.map(jnp.asarray, start)
         # One after the other: each is then what it is alone, and random numbers drawn under vmap compile for seconds.
         runs = jax.lax.map(lambda item: self._with(item[1]).init(item[0], batch, initial), (seeds, numbers))
         return TrialsState(runs=runs, numbers=numbers, active=jnp.arange(len(seeds)) < len(self.members))
