@@ -287,7 +287,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
             _run(program, record, settings.trainer, end)
             for record, settings, end in zip(records, trials, ended, strict=True)
         ]
-        checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together, placement)
+        checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together)
         results = loop.train(together, traced, first, placement, runs, checkpoints, initial)
         for record, result, member, settings in zip(records, results, together.members, trials, strict=True):
             if result.error is not None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -72,7 +73,6 @@ def read_arrays(workdir: pathlib.Path, step: int) -> Any:
     Raises:
       InputError: the checkpoint cannot be read.
     """
-    import numpy as np
     import orbax.checkpoint as ocp
 
     path = pathlib.Path(workdir) / "checkpoints" / str(step) / "default"
@@ -201,8 +201,9 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, like: Any) -> Any:
-        """The tree of one checkpoint."""
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        """The tree of one checkpoint; where `like` has a NumPy array, on the host."""
+        shapes = lambda x: x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        like = jax.tree.map(shapes, like)
         return self._manager.restore(step, args=self._orbax.args.StandardRestore(like))
 
     def discard_after(self, step: int) -> None:

@@ -5,6 +5,7 @@ they end, or are asked to leave, each run directory gets its own, of the latest 
 the run alone would have left: it is evaluated, and continued, like any other.
 """
 
+import functools
 import os
 import pathlib
 import shutil
@@ -12,10 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdl.sharding import Placement
 from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.record import guard_disk
 from jaxdl.train.run import Run
@@ -29,18 +28,11 @@ class TrialCheckpoints:
       folder: where the common checkpoints are, under `checkpoints/`.
     """
 
-    def __init__(self, folder: pathlib.Path, program: Trials, placement: Placement):
+    def __init__(self, folder: pathlib.Path, program: Trials):
         self._common = Checkpoints(folder, keep=1)
         self.directory = self._common.directory
         self._program = program
-        self._best = None  # of each trial what its checkpoint at its best step so far would hold
-
-        def select(improved, new, old):
-            choose = lambda a, b: jnp.where(improved.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-            return jax.tree.map(choose, new, old)
-
-        self._select = jax.jit(select, donate_argnums=2, out_shardings=placement.per_run)
-        self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=placement.per_run)
+        self._best = None  # on the host, of each trial what its checkpoint at its best step so far would hold
 
     def open(self) -> None:
         self._common.open()
@@ -53,25 +45,23 @@ class TrialCheckpoints:
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
         """The newest common checkpoint, as (step, tree placed as `like` is); None without any."""
-        restored = self._common.restore_latest({**like, "best": _of_runs(like)})
+        best = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), _of_runs(like))
+        restored = self._common.restore_latest({**like, "best": best})
         if restored is not None:
             self._best = restored[1].pop("best")
         return restored
 
     def save(self, step: int, tree: Any, best_steps: Sequence[int | None]) -> None:
         """Starts to write the common checkpoint. `best_steps`: of each trial, so that the best states are kept."""
-        if self._best is None:
-            self._best = self._copy(_of_runs(tree))
         improved = np.zeros(len(self._program.seed), bool)
         improved[: len(best_steps)] = [best == step for best in best_steps]
-        if improved.any():
-            self._best = self._select(improved, _of_runs(tree), self._best)
+        if self._best is None or improved.any():
+            runs = jax.device_get(_of_runs(tree))
+            self._best = jax.tree.map(functools.partial(_choose, improved), runs, self._best or runs)
         self._common.save(step, {**tree, "best": self._best})
 
     def finish(self, tree: Any, runs: Sequence[Run]) -> list[tuple[int | None, Any]]:
         """Gives each run that is open its own checkpoints. Returns the step that counts and its state, of each."""
-        import orbax.checkpoint as ocp
-
         self.wait()
         latest = self._program.split(_of_runs(tree))
         bests = latest if self._best is None else self._program.split(self._best)
@@ -82,11 +72,10 @@ class TrialCheckpoints:
             if run.ended != "diverged":
                 kept[int(last["state"].step)] = last
             if run.record.writer:
-                _replace_checkpoints(checkpointer, run.record.path / "checkpoints", kept)
+                _replace_checkpoints(run.record.path / "checkpoints", kept)
             return best_step, last["state"] if best_step is None else best["state"]
 
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            results = list(map(hand_over, runs, latest, bests))
+        results = list(map(hand_over, runs, latest, bests))
         if all(run.ended is not None for run in runs):
             self._common.close()
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -98,14 +87,24 @@ def _of_runs(tree: Any) -> dict[str, Any]:
     return {"state": tree["state"].runs, "window": tree["window"]}
 
 
-def _replace_checkpoints(checkpointer, folder: pathlib.Path, kept: dict[int, Any]) -> None:
+def _choose(improved: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """A new array, as Orbax may still be writing the old one, and the device takes the memory of the new one back."""
+    return np.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def _replace_checkpoints(folder: pathlib.Path, kept: dict[int, Any]) -> None:
     """Writes checkpoints by step where `Checkpoints` finds them, and deletes those of other steps."""
+    import orbax.checkpoint as ocp
+
+    handler = ocp.StandardCheckpointHandler()  # a Checkpointer would rename, too, what is renamed here as a whole
     with guard_disk(folder):
         folder.mkdir(exist_ok=True)
         for step, tree in kept.items():
             unfinished = folder / f".{step}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
-            checkpointer.save(unfinished / "default", tree)
+            (unfinished / "default").mkdir(parents=True)
+            handler.save(unfinished / "default", args=ocp.args.StandardSave(tree))
+            handler.finalize(unfinished / "default")
             shutil.rmtree(folder / str(step), ignore_errors=True)
             os.replace(unfinished, folder / str(step))
         for entry in folder.iterdir():
