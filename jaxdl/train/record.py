@@ -41,6 +41,7 @@ class RunDirectory:
         self._status_lock = threading.Lock()  # the watchdog's heartbeat writes, too
         self._status: dict[str, Any] = {}
         self._tensorboard = None
+        self._metrics = None
 
     # Holding the directory.
 
@@ -81,6 +82,7 @@ class RunDirectory:
             with contextlib.suppress(OSError):  # of a full disk, which the run has told already
                 self._tensorboard.close()
             self._tensorboard = None
+        self._close_metrics()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -160,6 +162,7 @@ class RunDirectory:
         if path.exists():
             kept = [record for record in read_metrics(self.path) if record["step"] <= step]
             self._write("metrics.jsonl", "".join(_json_line(record) for record in kept))
+        self._close_metrics()  # the file that was there before
         if not self._write_events:
             return
         SummaryWriter = import_summary_writer()
@@ -174,16 +177,23 @@ class RunDirectory:
             return
         line = _json_line({"step": step, "split": split, **values})
         with guard_disk(self.path):
-            with open(self.path / "metrics.jsonl", "ab", buffering=0) as file:
-                file.write(line.encode())
+            if self._metrics is None:
+                self._metrics = open(self.path / "metrics.jsonl", "ab", buffering=0)
+            self._metrics.write(line.encode())
         self.scalars(step, split, values)
 
     def scalars(self, step: int, prefix: str, values: Mapping[str, Any]) -> None:
         """Scalars for TensorBoard alone: those that depend on the machine."""
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self._tensorboard.add_scalar(f"{prefix}/{name}", value, step)
+        if self._tensorboard is None:
+            return
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        found = [
+            Summary.Value(tag=f"{prefix}/{name}", simple_value=value)
+            for name, value in values.items()
+            if isinstance(value, (int, float))
+        ]
+        self._tensorboard.file_writer.add_summary(Summary(value=found), step)  # in a fifth of add_scalar's time
 
     def figure(self, name: str, figure, step: int) -> None:
         """A Matplotlib figure as plots/NAME.png and as a TensorBoard image."""
@@ -217,6 +227,11 @@ class RunDirectory:
     def file(self, name: str, text: str) -> None:
         """A file of the directory, whole."""
         self._write(name, text)
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
 
     def _write(self, name: str, text: str) -> None:
         if self.writer:
