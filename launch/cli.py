@@ -38,10 +38,10 @@ def run_flags(cls: type, argv: Sequence[str], about: str, others: bool = False) 
         rest = config.parse(values, config.expand_flagfiles(argv) if others else argv, known_only=others)
         return cls(**config.values(values, fields, "")).run(*([rest] if others else [])) or 0
 
-    return _status(command, argv)
+    return status(command, argv)
 
 
-def _status(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
+def status(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int | None:
     """The exit status of a command; what was wrong is told in a line."""
     try:
         return command(argv)
@@ -57,10 +57,10 @@ def main(command: Callable[[Sequence[str]], int | None]) -> None:
     """Calls a command with the arguments, and leaves with its exit status."""
     _quiet_libraries()
     try:
-        status = _status(command, sys.argv[1:])
+        ended = status(command, sys.argv[1:])
     except KeyboardInterrupt:  # before the loop has taken the signals over, nothing was begun
-        status = 130
+        ended = 130
     except BrokenPipeError:
         sys.stderr.close()
-        status = 1
-    sys.exit(status)
+        ended = 1
+    sys.exit(ended)

@@ -1,36 +1,40 @@
 """Trains a group of trials as one program: python -m launch.executors.group SWEEP/vectorized/GROUP
 
-Without the folder it imports what it will need, waits for the folder as a line of its input, and then writes to the
-group's log. Exit status: as that of launch.train.
+Exit status: as that of launch.train. The executor forks its groups from one process that has imported this module, which
+therefore imports what they will need, though it never asks for a device.
 """
 
-import gc
 import os
 import pathlib
-import sys
+import resource
 from collections.abc import Sequence
 
+import orbax.checkpoint  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import sklearn.model_selection  # noqa: F401
+
+import jaxdl.train.loop  # noqa: F401
+from jaxdl import experiment
 from jaxdl.errors import InputError
 from jaxdl.settings import parse
-from jaxdl.train.record import read_json
+from jaxdl.train.record import import_summary_writer, read_json
 from launch import cli
 from launch.executors.base import trial_flags
 from launch.executors.local import find_cores
 from launch.sweeps.directory import SweepDirectory
 from launch.sweeps.trial_state import FINAL
 
+import_summary_writer()
+
 
 def main(argv: Sequence[str]) -> int:
     """Trains those of the group that have not ended."""
-    if len(argv) > 1:
+    if len(argv) != 1:
         raise InputError("expected one folder: SWEEP/vectorized/GROUP.")
     _one_device_a_core()
-    from jaxdl import experiment  # imports JAX, which reads the environment
-
-    folder = pathlib.Path(argv[0] if argv else _wait_for_folder()).absolute()
+    _allow_open_files()
+    folder = pathlib.Path(argv[0]).absolute()
     sweep = SweepDirectory(folder.parent.parent)
-    if not argv:
-        _write_to(sweep.log(folder.name))
     names = read_json(folder / "trials.json")
     if names is None:
         raise InputError(f"{folder} is no group of trials: it has no trials.json.")
@@ -41,33 +45,19 @@ def main(argv: Sequence[str]) -> int:
     return max(result.status for result in results)
 
 
-def _wait_for_folder() -> str:
-    """The folder, once it is told; meanwhile everything is imported."""
-    import jax
-    import orbax.checkpoint  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-    import sklearn.model_selection  # noqa: F401
-
-    import jaxdl.train.loop  # noqa: F401
-    from jaxdl.train.record import import_summary_writer
-
-    import_summary_writer()
-    jax.devices()
-    gc.freeze()  # what importing has made stays: the garbage collector need not look through it again and again
-    folder = sys.stdin.readline().strip()
-    if not folder:  # the sweep was refused, or has ended
-        sys.exit(0)
-    return folder
-
-
-def _write_to(log: pathlib.Path) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(file, sys.stdout.fileno())
-    os.dup2(file, sys.stderr.fileno())
+def _allow_open_files() -> None:
+    """Each trial keeps three files open, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _one_device_a_core() -> None:
-    """On a CPU, JAX is to see each core as a device, over which trials are split. GPUs and TPUs do not care."""
+    """On a CPU, JAX is to see each core as a device, over which trials are split; it looks when it is first asked.
+
+    GPUs and TPUs do not care.
+    """
     flags, name = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count"
     if name not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {name}={len(find_cores())}".strip()

@@ -5,12 +5,12 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
 from jaxdl.errors import InputError, RunError
 from launch.executors import pinned
 from launch.executors.base import Ended, Executor, Job, train_job
+from launch.executors.forked import Forked
 from launch.sweeps.directory import SweepDirectory
 from launch.sweeps.plan import Trial
 
@@ -38,11 +38,13 @@ class Local(Executor):
         for job in jobs:
             share = state.free.pop(0)
             try:
-                with open(job.log, "ab") as log:
-                    process = share.start(job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+                state.children[job.name] = self._start(job, share), share
             except OSError as error:
                 raise RunError(f"trial {job.name} cannot be started: {error.strerror}.") from None
-            state.children[job.name] = process, share
+
+    def _start(self, job: Job, share: "Share") -> subprocess.Popen | Forked:
+        with open(job.log, "ab") as log:
+            return share.start(job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def held(self) -> Mapping[str, str]:
         return dict.fromkeys(self._state.children, "running")
@@ -75,15 +77,20 @@ class Share:
     kind: str
     devices: tuple[str, ...]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that sees these GPUs alone."""
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.kind == "GPU" else {**os.environ}
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The cores to which it is pinned; none for all."""
+        return tuple(map(int, self.devices)) if self.kind == "core" and hasattr(os, "sched_setaffinity") else ()
+
     def start(self, command: Sequence[str], **pipes) -> subprocess.Popen:
         """Starts a child that sees these devices alone, and is asked to leave when this process dies."""
-        environment, cores = dict(os.environ), "-"
-        if self.kind == "GPU":
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
-        elif hasattr(os, "sched_setaffinity"):
-            cores = ",".join(self.devices)
-        bound = (sys.executable, "-IS", pinned.__file__, str(os.getpid()), cores)
-        return subprocess.Popen((*bound, *command), env=environment, start_new_session=True, **pipes)
+        command = pinned.bound(command, self.cores)
+        return subprocess.Popen(command, env=self.environment, start_new_session=True, **pipes)
 
 
 @dataclasses.dataclass
@@ -92,7 +99,7 @@ class _State:
 
     sweep: SweepDirectory
     free: list[Share]
-    children: dict[str, tuple[subprocess.Popen, Share]] = dataclasses.field(default_factory=dict)
+    children: dict[str, tuple[subprocess.Popen | Forked, Share]] = dataclasses.field(default_factory=dict)
 
 
 def find_shares(workers: int | None, flag: str = "workers") -> list[Share]:

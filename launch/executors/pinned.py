@@ -12,13 +12,23 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(parent: str, cores: str, *command: str) -> None:
+def bound(command, cores=()) -> tuple[str, ...]:
+    """The command line that becomes this command as a child of the present process."""
+    return (sys.executable, "-IS", __file__, str(os.getpid()), ",".join(map(str, cores)) or "-", *command)
+
+
+def bind(parent: int, cores) -> None:
+    """Binds this process to its parent, and pins it to cores, unless there are none."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(parent):  # it died before that
+        if os.getppid() != parent:  # it died before that
             sys.exit(75)
-    if cores != "-":
-        os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def main(parent: str, cores: str, *command: str) -> None:
+    bind(int(parent), [] if cores == "-" else [int(core) for core in cores.split(",")])
     os.execv(command[0], command)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +11,7 @@ from jaxdl.settings import parse
 from jaxdl.train.record import replace_file
 from jaxdl.types import PositiveInt
 from launch.executors.base import Ended, Job, trial_flags
+from launch.executors.forked import Forked, Server
 from launch.executors.local import Local, Share, find_shares
 from launch.sweeps.directory import SweepDirectory
 from launch.sweeps.plan import Trial
@@ -20,6 +20,9 @@ FEWEST = 8
 """Trials for which another process is not worth its start."""
 
 MOST_PROCESSES = 8
+
+GROUP = "launch.executors.group"
+"""The module that trains a group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +43,13 @@ class Vectorized(Local):
     processes: PositiveInt | None = None
 
     def warm_up(self) -> None:
-        """Starts the first processes, which import what they need while the trials are checked."""
-        command = (sys.executable, "-m", "launch.executors.group")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        object.__setattr__(self, "_warm", {share: share.start(command, **pipes) for share in self._shares()})
+        """What the groups' processes need is imported, for all of them, while the trials are checked."""
+        object.__setattr__(self, "_server", Server(GROUP))
 
     def open(self, sweep: SweepDirectory, workers: int | None) -> None:
         shares = self._shares()
         super().open(sweep, len(shares))
-        object.__setattr__(self, "_groups", _Groups(workers or self.trials * len(shares), getattr(self, "_warm", {})))
+        object.__setattr__(self, "_groups", _Groups(workers or self.trials * len(shares)))
 
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:
         begun = self._begun()
@@ -64,12 +65,13 @@ class Vectorized(Local):
                 continue
             parts = -(-len(self._shares()) // len(programs))
             size = min(max(-(-len(members) // parts), FEWEST), self.trials)
-            groups = [members[first : first + size] for first in range(0, len(members), size)]
+            number = -(-len(members) // size)  # dealt out, so that each has as many as another of those that take long
+            groups = [members[first::number] for first in range(number)]
             jobs += [self._job(_group_name(group), group) for group in groups]
         return jobs
 
     def preview(self, jobs: Sequence[Job]) -> list[str]:
-        command = [sys.executable, "-m", "launch.executors.group", "SWEEP/vectorized/GROUP"]
+        command = [sys.executable, "-m", GROUP, "SWEEP/vectorized/GROUP"]
         return [f"{config.quote_command(command)}, for each program and process"]
 
     def room(self) -> int:
@@ -84,9 +86,6 @@ class Vectorized(Local):
                 replace_file(path, json.dumps(job.trials))
         self._groups.queue.extend(jobs)
         self._start_next()
-        for process in self._groups.warm.values():  # more than there are groups: its input ends, and so does it
-            process.stdin.close()
-        self._groups.warm.clear()
 
     def held(self) -> Mapping[str, str]:
         return {**dict.fromkeys((job.name for job in self._groups.queue), "queued"), **super().held()}
@@ -122,24 +121,25 @@ class Vectorized(Local):
 
     def _start_next(self) -> None:
         while self._groups.queue and self._state.free:
-            job, warm = self._groups.queue.pop(0), self._groups.warm.pop(self._state.free[0], None)
-            if warm is None or warm.poll() is not None:
-                super().start([job])
-                continue
-            try:
-                with warm.stdin as pipe:
-                    pipe.write(f"{self._folder / job.name}\n".encode())
-            except BrokenPipeError:  # it died while it waited
-                super().start([job])
-                continue
-            self._state.children[job.name] = warm, self._state.free.pop(0)
+            super().start([self._groups.queue.pop(0)])
+
+    def _start(self, job: Job, share: Share) -> Forked:
+        server = getattr(self, "_server", None)
+        if server is None or not server.alive:
+            self.warm_up()
+        return self._server.start(job.command[3:], share.environment, share.cores, job.log)
+
+    def close(self) -> None:
+        super().close()
+        if hasattr(self, "_server"):
+            self._server.close()
 
     def _shares(self) -> list[Share]:
         shares = find_shares(self.processes, "vectorized.processes")
         return shares if self.processes or len(shares) <= MOST_PROCESSES else find_shares(MOST_PROCESSES)
 
     def _job(self, name: str, trials: Sequence[Trial]) -> Job:
-        command = (sys.executable, "-m", "launch.executors.group", str(self._folder / name))
+        command = (sys.executable, "-m", GROUP, str(self._folder / name))
         return Job(name, tuple(trial.name for trial in trials), command, self._state.sweep.log(name))
 
     def _begun(self) -> dict[str, str]:
@@ -154,14 +154,12 @@ class _Groups:
 
     Attributes:
       under_way: how many trials a search may have under way.
-      warm: processes that wait for their group, by their share of the devices.
       queue: groups that wait for their turn.
       never_started: those among them that were stopped.
       told: whether it was said that there are several programs.
     """
 
     under_way: int
-    warm: dict[Share, subprocess.Popen]
     queue: list[Job] = dataclasses.field(default_factory=list)
     never_started: dict[str, Ended] = dataclasses.field(default_factory=dict)
     told: bool = False
