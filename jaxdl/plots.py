@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import cm, colormaps, colors, patches, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK, YELLOW = PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442",
@@ -28,16 +29,20 @@ MAX_TARGETS = 9
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as a PNG file's content."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    imsave(buffer, _draw(figure, dpi), format="png", dpi=dpi)  # savefig would draw it twice
     return buffer.getvalue()
 
 
 def to_array(figure: Figure, dpi: int = 100) -> np.ndarray:
     """The figure as pixels, uint8 [H, W, 3]: what TensorBoard takes."""
+    return _draw(figure, dpi)[:, :, :3].copy()
+
+
+def _draw(figure: Figure, dpi: int) -> np.ndarray:
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    return np.asarray(canvas.buffer_rgba())
 
 
 def learning_curves(records: Iterable[Mapping], metric: str | None = None, best_step: int | None = None) -> Figure:
