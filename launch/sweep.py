@@ -311,5 +311,6 @@ def _held(command: Command, sweep: SweepDirectory) -> Mapping[str, str]:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(50_000, 20, 20)  # what is imported and drawn is much, and little of it garbage
     atexit.register(gc.freeze)  # leaving, nobody looks for garbage in all that was imported: half a second
     cli.main(main)

@@ -5,11 +5,14 @@ they end, or are asked to leave, each run directory gets its own, of the latest 
 the run alone would have left: it is evaluated, and continued, like any other.
 """
 
+import asyncio
+import collections
 import functools
 import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -19,6 +22,9 @@ from jaxdl.train.checkpoints import Checkpoints
 from jaxdl.train.record import guard_disk
 from jaxdl.train.run import Run
 from jaxdl.train.trials import Trials
+
+AT_ONCE = 2
+"""Runs whose checkpoints may wait for the disk while the next ones are made."""
 
 
 class TrialCheckpoints:
@@ -72,10 +78,12 @@ class TrialCheckpoints:
             if run.ended != "diverged":
                 kept[int(last["state"].step)] = last
             if run.record.writer:
-                _replace_checkpoints(run.record.path / "checkpoints", kept)
+                writer.replace(run.record.path / "checkpoints", kept)
             return best_step, last["state"] if best_step is None else best["state"]
 
-        results = list(map(hand_over, runs, latest, bests))
+        with _Writer() as writer:
+            results = list(map(hand_over, runs, latest, bests))
+            writer.wait()
         if all(run.ended is not None for run in runs):
             self._common.close()
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -92,21 +100,54 @@ def _choose(improved: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarra
     return np.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-def _replace_checkpoints(folder: pathlib.Path, kept: dict[int, Any]) -> None:
-    """Writes checkpoints by step where `Checkpoints` finds them, and deletes those of other steps."""
-    import orbax.checkpoint as ocp
+class _Writer:
+    """Writes checkpoints where `Checkpoints` finds them, a few at a time: while the disk has some, the next is made.
 
-    handler = ocp.StandardCheckpointHandler()  # a Checkpointer would rename, too, what is renamed here as a whole
-    with guard_disk(folder):
-        folder.mkdir(exist_ok=True)
-        for step, tree in kept.items():
-            unfinished = folder / f".{step}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            (unfinished / "default").mkdir(parents=True)
-            handler.save(unfinished / "default", args=ocp.args.StandardSave(tree))
-            handler.finalize(unfinished / "default")
-            shutil.rmtree(folder / str(step), ignore_errors=True)
-            os.replace(unfinished, folder / str(step))
-        for entry in folder.iterdir():
-            if entry.name.isdigit() and int(entry.name) not in kept:
-                shutil.rmtree(entry)
+    A Checkpointer would wait for each, and rename, too, what is renamed here as a whole.
+    """
+
+    def __init__(self):
+        import orbax.checkpoint as ocp
+
+        self._handler, self._arguments = ocp.StandardCheckpointHandler(), ocp.args.StandardSave
+        self._thread = futures.ThreadPoolExecutor(1)  # the caller's may have an event loop that runs
+        self._begun = collections.deque()
+
+    def replace(self, folder: pathlib.Path, kept: dict[int, Any]) -> None:
+        """Begins to write checkpoints by step; when they are there, those of other steps are deleted."""
+        with guard_disk(folder):
+            folder.mkdir(exist_ok=True)
+            begun = {}
+            for step, tree in kept.items():
+                path = _unfinished(folder, step)
+                shutil.rmtree(path, ignore_errors=True)
+                (path / "default").mkdir(parents=True)
+                saving = self._handler.async_save(path / "default", args=self._arguments(tree))
+                begun[step] = self._thread.submit(asyncio.run, saving).result() or ()
+        self._begun.append((folder, begun))
+        self.wait(leave=AT_ONCE)
+
+    def wait(self, leave: int = 0) -> None:
+        """Until no more than so many folders are being written."""
+        while len(self._begun) > leave:
+            folder, begun = self._begun.popleft()
+            with guard_disk(folder):
+                for step, parts in begun.items():
+                    for part in parts:
+                        part.result()
+                    self._handler.finalize(_unfinished(folder, step) / "default")
+                    shutil.rmtree(folder / str(step), ignore_errors=True)
+                    os.replace(_unfinished(folder, step), folder / str(step))
+                for entry in folder.iterdir():
+                    if entry.name.isdigit() and int(entry.name) not in begun:
+                        shutil.rmtree(entry)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown()
+
+
+def _unfinished(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder / f".{step}.unfinished"
