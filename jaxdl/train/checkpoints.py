@@ -202,8 +202,11 @@ class Checkpoints:
 
     def restore(self, step: int, like: Any) -> Any:
         """The tree of one checkpoint; where `like` has a NumPy array, on the host."""
-        shapes = lambda x: x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-        like = jax.tree.map(shapes, like)
+
+        def shape(x):
+            return x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+        like = jax.tree.map(shape, like)
         return self._manager.restore(step, args=self._orbax.args.StandardRestore(like))
 
     def discard_after(self, step: int) -> None:

@@ -1,7 +1,7 @@
 """Trains a group of trials as one program: python -m launch.executors.group SWEEP/vectorized/GROUP
 
-Exit status: as that of launch.train. The executor forks its groups from one process that has imported this module, which
-therefore imports what they will need, though it never asks for a device.
+Exit status: as that of launch.train. The executor forks its groups from one process that has imported this module,
+which therefore imports all that they will need.
 """
 
 import os
