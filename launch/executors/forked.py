@@ -78,7 +78,8 @@ class Server:
         select.select([self._process.stdout], [], [])
 
     def close(self) -> None:
-        """Lets the server go."""
+        """Lets the server go, and what it may still be importing; its children have ended, or are asked to leave."""
+        self._process.kill()
         with contextlib.suppress(BrokenPipeError):  # of what a dead server was not told any more
             self._process.stdin.close()
         self._process.wait()
@@ -132,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
             continue
         told = os.read(0, 65536)
         if not told:
-            os._exit(0)  # at once, as whoever closed the input waits
+            os._exit(0)
         *lines, unread = (unread + told).split(b"\n")
         for what, number, *child in map(json.loads, lines):
             if what == "start":

@@ -1,7 +1,7 @@
 """Becomes a command, pinned to cores and bound to its parent: python -IS pinned.py PARENT CORES COMMAND...
 
 PARENT is the process id of the parent, on whose death the command gets SIGTERM (Linux alone can do that); CORES is
-0,1,... or - for all. The file is run by itself, with nothing but the standard library, and so takes some milliseconds.
+0,1,... or - for all. The file needs nothing but the standard library, and so takes some milliseconds when it is run.
 """
 
 import ctypes

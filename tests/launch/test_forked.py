@@ -138,3 +138,11 @@ def test_children_leave_when_the_sweep_is_killed(module, tmp_path):
         sweep.kill()
         sweep.wait()
     wait_for(lambda: gone(pid))
+
+
+def test_nobody_waits_for_imports_that_are_not_needed(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    server = Server("slow_to_import")
+    server.close()
+    assert not server.alive
