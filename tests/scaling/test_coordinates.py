@@ -80,6 +80,6 @@ def test_maximal_updates_pass_and_the_standard_ones_fail(network, tmp_path, caps
     ],
 )
 def test_bad_input_is_told_in_one_line(flags, message, capsys):
-    assert cli._status(coordinate_check.main, flags) == 2
+    assert cli.status(coordinate_check.main, flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
