@@ -11,7 +11,11 @@ from jaxdl.errors import InputError, RunError
 
 
 def _quiet_libraries() -> None:
-    """Leaves out what threads of Orbax and TensorBoard print when a write fails: the error reaches us, and is told."""
+    """Leaves out what threads of Orbax and TensorBoard print when a write fails: the error reaches us, and is told.
+
+    The flags of libraries stay as they are by default; unless that is said, Orbax fails to read one for each array.
+    """
+    flags.FLAGS.mark_as_parsed()
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
         usual = getattr(module, name)

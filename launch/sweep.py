@@ -15,7 +15,6 @@ once more, and it leaves at once.
 import atexit
 import collections
 import gc
-import importlib
 import os
 import pathlib
 import re
@@ -150,8 +149,9 @@ def _make_plan(command: Command, metric: tuple[str, str]) -> dict[str, Any]:
 def _schedule(command: Command, sweep, search: Search, metric, listed: bool) -> tuple[Scheduler, int | None]:
     """Runs the trials; gives the scheduler as it was left, and the exit status that was asked for, if any."""
     view = make_view()
-    # Matplotlib takes half a second, in which this process would only wait.
-    threading.Thread(target=importlib.import_module, args=("launch.sweeps.figures",), daemon=True).start()
+    # Matplotlib takes nearly a second, in which this process would only wait.
+    drawing = threading.Thread(target=_prepare_figures, daemon=True)
+    drawing.start()
     with Interrupts() as interrupts:
         scheduler = Scheduler(
             sweep,
@@ -169,7 +169,14 @@ def _schedule(command: Command, sweep, search: Search, metric, listed: bool) -> 
         finally:
             view.close()
             search.close()
+            drawing.join()
         return scheduler, interrupts.status
+
+
+def _prepare_figures() -> None:
+    from launch.sweeps import figures
+
+    figures.prepare()
 
 
 def _report(command: Command, sweep: SweepDirectory, scheduler: Scheduler, asked: int | None) -> int:

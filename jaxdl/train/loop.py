@@ -364,7 +364,7 @@ class _Loop:
         if self.step % self.checkpoint_every == 0 or self.step in [run.best_step() for run in self.runs]:
             self._save()
         for run in going:
-            run.record.status(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
+            run.record.progress(step=self.step, steps_per_second=self._speed(), seconds=round(self.seconds, 3))
             run.record.scalars(self.step, "speed", {"steps_per_second": self._speed()})
 
     def _name(self, run: Run) -> str:
@@ -513,7 +513,7 @@ class _Loop:
         for run, step, (best_step, state) in zip(
             self.runs, steps, self.checkpoints.finish(self._saved_tree(), self.runs)
         ):
-            run.record.status(**measured)
+            run.record.progress(**measured)
             metrics = run.evaluations(int(step) if best_step is None else best_step)
             code = 0 if run.ended else status
             results.append(Result(code, run.ended, int(step), state, metrics, best_step, run.error))

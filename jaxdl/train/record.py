@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
@@ -18,9 +19,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from jaxdl.errors import InputError, RunError
+
+STATUS_SECONDS = 5.0
+"""For which what status.json says of a run's progress stays, at least: to replace a file may take milliseconds."""
 
 STOP = "stop"
 """The file that asks a run to save and end at its next evaluation or checkpoint; it holds the reason."""
@@ -40,6 +42,7 @@ class RunDirectory:
         self._lock = None
         self._status_lock = threading.Lock()  # the watchdog's heartbeat writes, too
         self._status: dict[str, Any] = {}
+        self._told = -STATUS_SECONDS  # when the progress was last written, on the monotonic clock
         self._tensorboard = None
         self._metrics = None
 
@@ -139,8 +142,20 @@ class RunDirectory:
             self._status = {**self._status, **changes, "heartbeat": round(time.time(), 3)}
             self._write("status.json", json.dumps(self._status, indent=1) + "\n")
 
+    def progress(self, **changes) -> None:
+        """Changes fields of status.json that move on and on.
+
+        They are written at once, or, where that was done a moment ago, with the next `status` or heartbeat.
+        """
+        if time.monotonic() - self._told >= STATUS_SECONDS:
+            self._told = time.monotonic()
+            self.status(**changes)
+        else:
+            with self._status_lock:
+                self._status = {**self._status, **changes}
+
     def read_status(self) -> dict[str, Any]:
-        """status.json as it stands."""
+        """What status.json says, or will with the next heartbeat."""
         return dict(self._status)
 
     def heartbeat(self) -> None:
@@ -305,10 +320,10 @@ def _json_line(record: Mapping[str, Any]) -> str:
 
 def _plain(value):
     """JSON has no NaN and no infinity: they are written as null, as strict readers need."""
-    if isinstance(value, (np.ndarray, np.generic)):
+    if hasattr(value, "tolist"):  # an array, or a number of NumPy's: it is not imported for what else reads records
         value = value.tolist()
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

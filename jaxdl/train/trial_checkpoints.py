@@ -109,7 +109,9 @@ class _Writer:
     def __init__(self):
         import orbax.checkpoint as ocp
 
-        self._handler, self._arguments = ocp.StandardCheckpointHandler(), ocp.args.StandardSave
+        alone = ocp.options.MultiprocessingOptions(primary_host=None)  # no other process to compare arrays with
+        self._handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self._arguments = ocp.args.StandardSave
         self._thread = futures.ThreadPoolExecutor(1)  # the caller's may have an event loop that runs
         self._begun = collections.deque()
 

@@ -111,6 +111,7 @@ class Forked:
 def main(argv: Sequence[str]) -> None:
     """Imports, and then serves until its input ends; does not come back."""
     [name] = argv
+    parent = os.getppid()
     # What importing makes stays: the garbage collector need not look through it again and again, now or later.
     gc.disable()
     module = importlib.import_module(name)
@@ -129,6 +130,8 @@ def main(argv: Sequence[str]) -> None:
             os.read(wake, 4096)
         for number, status in _reap(children):
             print(json.dumps([number, status]), flush=True)
+            with contextlib.suppress(OSError):  # of a parent that is gone
+                os.kill(parent, signal.SIGCHLD)  # who may wait for its children, is told of this one, too
         if 0 not in ready:
             continue
         told = os.read(0, 65536)

@@ -16,12 +16,13 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from jaxdl.catalog import nearest
 from jaxdl.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Scale = Literal["linear", "log", "categorical"]
 
@@ -47,7 +48,7 @@ class Distribution:
     low: float
     high: float
 
-    def draw(self, rng: np.random.Generator) -> str:
+    def draw(self, rng: "np.random.Generator") -> str:
         """One value, as text."""
         if self.kind == "randint":
             return str(rng.integers(int(self.low), int(self.high), endpoint=True))
@@ -285,6 +286,8 @@ def _parse_call(flag: str, name: str, arguments: list[str], text: str) -> tuple[
     count = numbers[2]
     if count != int(count) or not 2 <= count <= _MOST_VALUES:
         raise _wrong(text, f"the third number of {name} is how many values, at least 2, as in {flag}={FORMS[name]}")
+    import numpy as np  # takes longer than all else that a command line needs
+
     points = np.geomspace(low, high, int(count)) if name == "log" else np.linspace(low, high, int(count))
     return Column(flag, tuple(map(format_number, points)), True, "log" if name == "log" else "linear"), None, False
 

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from jaxdl.plots import BLACK, BLUE, DASHES, GRAY, PALETTE, SKY, VERMILION, common_steps, style, with_spread
+from jaxdl.plots import BLACK, BLUE, DASHES, GRAY, PALETTE, SKY, VERMILION, common_steps, style, to_png, with_spread
 from launch.sweeps.results import Row, measured_name
 from launch.sweeps.view import Axis, View, axes_of, effect, groups_of, small_bar, spread_out
 
@@ -30,6 +30,15 @@ MAX_COLORS = 7
 
 _AXIS_COLORS = colors.LinearSegmentedColormap.from_list("plasma_on_white", colormaps["plasma"](np.linspace(0, 0.9, 64)))
 """Another map than the metric's, without the end that is too pale for a line on white."""
+
+
+def prepare() -> None:
+    """Has Matplotlib find its fonts and build its parser of formulas, for which the first figure would wait."""
+    figure = Figure(figsize=(3, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    style(axes, "x", "y", "prepared")
+    to_png(figure)
 
 
 def draw(

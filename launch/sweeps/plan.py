@@ -6,13 +6,15 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from jaxdl.errors import InputError
 from jaxdl.settings import Settings, parse
 from jaxdl.train.settings import NOT_RECORDED
 from launch.sweeps.axes import Axis, given_flags, in_dependency_order, same_value
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_TRIALS = 100_000
 LONGEST_NAME = 120
@@ -89,6 +91,8 @@ def random_trials(axes: Sequence[Axis], base: Sequence[str], number: int, seed: 
     Raises:
       InputError: the axes do not make so many different trials.
     """
+    import numpy as np
+
     check_number(axes, base, number)
     trials: dict[str, Trial] = {}
     for index in range(number):
@@ -98,7 +102,7 @@ def random_trials(axes: Sequence[Axis], base: Sequence[str], number: int, seed: 
     return list(trials.values())
 
 
-def draw_new(axes: Sequence[Axis], base: Sequence[str], rng: np.random.Generator, known: Iterable[str]) -> Trial:
+def draw_new(axes: Sequence[Axis], base: Sequence[str], rng: "np.random.Generator", known: Iterable[str]) -> Trial:
     """Draws a trial whose name is not known. Raises: InputError, where hardly any is left."""
     given, ordered = given_flags(base), in_dependency_order(axes)
     rows = {axis.name: axis.rows for axis in axes}

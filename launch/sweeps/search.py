@@ -18,13 +18,12 @@ the trials before it stand: with one worker the whole search repeats.
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
-
-import numpy as np
 
 from jaxdl.catalog import nearest
 from jaxdl.errors import InputError, RunError
@@ -266,7 +265,7 @@ class StudySearch:
             if trial.state.is_finished():
                 return
             self._again = [other for other in self._again if other.name != name]
-            if state == "done" and value is not None and np.isfinite(value):
+            if state == "done" and value is not None and math.isfinite(value):
                 self._study.tell(trial.number, value, states.COMPLETE)
             else:  # of samplers, TPE counts what was pruned as worse than the rest, and what failed not at all
                 self._study.tell(trial.number, state=states.FAIL if state == "failed" else states.PRUNED)
@@ -350,6 +349,8 @@ class StudySearch:
                 )
                 return trial
             self._study.tell(proposed, state=self._optuna.trial.TrialState.FAIL)
+        import numpy as np
+
         rng = np.random.default_rng((self._seed, index, _TRIES))
         return self._add(draw_new(self._axes, self._base, rng, self._ids))
 
@@ -357,6 +358,8 @@ class StudySearch:
         sampler = SAMPLERS[self._kind]
         seed = self._seed
         if not sampler.one_seed:
+            import numpy as np
+
             seed = int(np.random.SeedSequence((self._seed, index, attempt)).generate_state(1)[0])
         return getattr(self._optuna.samplers, sampler.name)(seed=seed, **sampler.arguments)
 

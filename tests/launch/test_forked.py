@@ -103,6 +103,17 @@ def test_it_is_pinned_a_session_of_its_own_and_imports_nothing_again(start, tmp_
     assert f"[{core}] True True" in (tmp_path / "log").read_text()
 
 
+def test_who_waits_for_children_is_told_of_these(start):
+    told = []
+    before = signal.signal(signal.SIGCHLD, lambda *_: told.append(True))
+    try:
+        child = start("0")
+        child.wait()
+        assert wait_for(lambda: told)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_child_is_asked_to_leave(start, tmp_path):
     child = start("waits")
     assert wait_for(lambda: pid_in(tmp_path / "log")) and child.poll() is None

@@ -161,6 +161,15 @@ def test_a_command_of_a_directory_alone_is_the_last_one_with_what_is_given_now(t
     assert moved.options.executor == "local" and moved.base == command.base
 
 
+def test_the_command_line_is_read_before_anything_slow_is_imported():
+    code = (
+        "import sys; from launch import sweep; from launch.sweeps.command import parse; "
+        "parse(['--model=mlp', '--executor=vectorized', '--sweep=learning_rate=log(1e-4,1e-1,8)']); "
+        "assert not {'numpy', 'jax', 'matplotlib', 'optuna'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_help_tells_flags_and_axes(capsys):
     assert sweep.main(["--help"]) == 0
     out = capsys.readouterr().out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdl.errors import InputError, RunError
-from jaxdl.train.record import RunDirectory, read_metrics
+from jaxdl.train.record import STATUS_SECONDS, RunDirectory, read_metrics
 
 
 @pytest.fixture
@@ -43,6 +43,26 @@ def test_rewind_cuts_later_and_torn_lines(record):
     record.rewind(2)
     record.metrics(3, "train", {"loss": 30})
     assert [entry["loss"] for entry in read_metrics(record.path)] == [1, 2, 30]
+
+
+def test_progress_is_written_now_and_then_and_with_everything_else(record, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    written = lambda: json.loads((record.path / "status.json").read_text())["step"]
+    record.status(state="running", step=0)
+    record.progress(step=1)
+    assert written() == 1  # the first at once: whether a run has got further is judged by it
+    record.progress(step=2)
+    assert written() == 1 and record.read_status()["step"] == 2
+    record.heartbeat()
+    assert written() == 2
+    record.progress(step=3)
+    record.status(state="done")
+    assert written() == 3
+    record.progress(step=4)
+    now += STATUS_SECONDS
+    record.progress(step=5)
+    assert written() == 5
 
 
 def test_one_holder_at_a_time(tmp_path):
