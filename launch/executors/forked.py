@@ -1,10 +1,11 @@
 """Children that begin with everything imported: a server imports it once, and they are forked from it.
 
-    python -m launch.executors.forked MODULE
+    python -m launch.executors.forked MODULE PARENT
 
-is the server. It has one thread and asks for no device, so that a fork loses nothing. Each line of its input is a JSON
-list, ["start", ID, {"arguments", "environment", "cores", "log"}] or ["terminate", ID]; for each child that has ended it
-writes [ID, EXIT STATUS]. It leaves when its input ends, and its children, as everybody's here, are asked to leave then.
+is the server, a child of the process PARENT, with which it leaves. It has one thread and asks for no device, so that a
+fork loses nothing. Each line of its input is a JSON list, ["start", ID, {"arguments", "environment", "cores", "log"}] or
+["terminate", ID]; for each child that has ended it writes [ID, EXIT STATUS], and signals SIGCHLD to its parent. It leaves
+when its input ends, and its children, as everybody's here, are asked to leave then.
 """
 
 import contextlib
@@ -28,9 +29,8 @@ class Server:
     """The sweep's side: starts `python -m MODULE ARGUMENTS...` by forking, once MODULE is imported."""
 
     def __init__(self, module: str):
-        command = (sys.executable, "-m", "launch.executors.forked", module)
         self._process = subprocess.Popen(
-            pinned.bound(command),
+            (sys.executable, "-m", "launch.executors.forked", module, str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -110,8 +110,8 @@ class Forked:
 
 def main(argv: Sequence[str]) -> None:
     """Imports, and then serves until its input ends; does not come back."""
-    [name] = argv
-    parent = os.getppid()
+    name, parent = argv[0], int(argv[1])
+    pinned.bind(parent, [])
     # What importing makes stays: the garbage collector need not look through it again and again, now or later.
     gc.disable()
     module = importlib.import_module(name)
