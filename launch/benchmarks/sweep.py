@@ -48,6 +48,7 @@ class Way:
       trials: how many were trained.
       phases: where the time went, in seconds: of the whole, of `local` of one trial in the mean. "sweep command" is
         what `launch.sweep` takes before its job starts and after it has ended.
+      all_seconds: of it and of its repetitions, in their order.
       first_loss: by trial, the training loss, mean over the first 50 steps; as long as roundings make no difference.
       loss, accuracy: by trial, on the test split after the last step.
     """
@@ -60,6 +61,7 @@ class Way:
     first_loss: Mapping[str, float] = dataclasses.field(default_factory=dict)
     loss: Mapping[str, float] = dataclasses.field(default_factory=dict)
     accuracy: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    all_seconds: Sequence[float] = ()
 
     @property
     def trials_a_minute(self) -> float:
@@ -76,10 +78,14 @@ class Sweep:
     by hand are given the split data in a file, keep no records, and evaluate once, at the end. The vmapped loop must
     come to the losses of `vectorized`.
 
+    A trial a process takes minutes in all, over which a machine's whims even out, and one program a quarter of one. So
+    `vectorized` and the vmapped loop are measured several times, before and after the others, and the median counts.
+
     Attributes:
       learning_rate: The axis of learning rates.
       seed: The axis of seeds.
       steps: Steps of a trial.
+      repeats: How often the ways of one program are measured.
       workers: How many processes run at once, where each trains one trial.
       local_trials: Measure `local` on so many trials, the first ones; on all if none.
       torch_trials: The same for PyTorch.
@@ -89,6 +95,7 @@ class Sweep:
     learning_rate: str = "log(1e-4,1e-1,8)"
     seed: str = "0..7"
     steps: PositiveInt = 1000
+    repeats: PositiveInt = 5
     workers: PositiveInt = 2
     local_trials: PositiveInt | None = None
     torch_trials: PositiveInt | None = None
@@ -104,11 +111,17 @@ class Sweep:
             folder = pathlib.Path(name)
             data = folder / "digits.npz"
             write_data(data, self.base(), trials)
-            ways = []
-            for measure in (self.vectorized, self.local, self.vmapped_loop, *([self.torch] if has_torch else [])):
-                print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
-                ways.append(measure(trials, folder, data))
-        return report(ways, self)
+            one_program, processes = (self.vectorized, self.vmapped_loop), (self.local, self.torch)[: 1 + has_torch]
+            before = (self.repeats + 1) // 2
+            found: dict[str, list[Way]] = {}
+            for measure in (*one_program * before, *processes, *one_program * (self.repeats - before)):
+                name = measure.__name__
+                print(f"{name} ...", file=sys.stderr, flush=True)
+                place = folder / f"{name}-{len(found.setdefault(name, []))}"
+                place.mkdir()
+                found[name].append(measure(trials, place, data))
+        order = ("vectorized", "local", "vmapped_loop", "torch")
+        return report([median(found[name]) for name in order if name in found], self)
 
     def trials(self) -> list[Trial]:
         """The grid. Raises: InputError, for an axis that is wrong."""
@@ -198,6 +211,12 @@ class Sweep:
         return not found.returncode
 
 
+def median(ways: Sequence[Way]) -> Way:
+    """The one that took the median time; of an even number the slower of the two in the middle."""
+    middle = sorted(ways, key=lambda way: way.seconds)[len(ways) // 2]
+    return dataclasses.replace(middle, all_seconds=[way.seconds for way in ways])
+
+
 def write_data(path: pathlib.Path, base: Sequence[str], trials: Sequence[Trial]) -> None:
     """The splits that these flags make, standardised, and what the trials differ in, for the loops by hand."""
     data = parse(base).make("dataset").load()
@@ -262,6 +281,9 @@ def report(ways: Sequence[Way], settings: Sweep) -> int:
     for way in ways:
         if way.trials < vectorized.trials:
             print(f"{way.name}: measured on the first {way.trials} trials alone, and its accuracy is theirs.")
+        if len(way.all_seconds) > 1:
+            seconds = ", ".join(f"{seconds:.1f}" for seconds in way.all_seconds)
+            print(f"{way.name}: the median of {len(way.all_seconds)}, in their order {seconds} seconds.")
     print("\n" + "\n".join(bounds(vectorized, local, loop)) + "\n")
     same = [compare_losses(vectorized, other) for other in (loop, local)]
     print("\n".join(told for told, _ in same))

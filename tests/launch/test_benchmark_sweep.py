@@ -90,6 +90,36 @@ def test_the_report_judges_by_trials_a_minute_and_by_the_losses(capsys, local, l
     assert message in capsys.readouterr().out
 
 
+def test_ways_of_one_program_are_measured_before_and_after_the_others(monkeypatch, capsys):
+    done = []
+
+    def measured(name, seconds):
+        def measure(self, trials, folder, data):
+            assert folder.is_dir() and not list(folder.iterdir())
+            done.append(name)
+            return way(name, seconds=seconds[done.count(name) - 1])
+
+        measure.__name__ = name
+        monkeypatch.setattr(Sweep, name, measure)
+
+    measured("vectorized", [70.0, 50.0, 60.0])
+    measured("vmapped_loop", [40.0, 30.0, 20.0])
+    measured("local", [900.0])
+    measured("torch", [800.0])
+    monkeypatch.setattr(Sweep, "has_torch", lambda self: True)
+    assert Sweep(learning_rate="0.001,0.1", seed="0..1", steps=60, repeats=3).run([]) == 0
+    quick = ["vectorized", "vmapped_loop"]
+    assert done == [*quick, *quick, "local", "torch", *quick]
+    told = capsys.readouterr().out
+    assert "vectorized: the median of 3, in their order 70.0, 50.0, 60.0 seconds." in told
+    assert "the loop by hand" in told.lower() and "takes 50% of its time" in told
+    assert "local: the median" not in told
+
+
+def test_of_an_even_number_the_slower_one_in_the_middle_counts():
+    assert sweep.median([way("a", seconds=seconds) for seconds in (4.0, 1.0, 3.0, 2.0)]).seconds == 3.0
+
+
 def test_the_first_trials_alone_are_one_zipped_axis(monkeypatch, tmp_path):
     """Every way is given the grid's own axes, or the same trials by name."""
     commands = []
