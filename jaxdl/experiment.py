@@ -248,7 +248,7 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
     from jaxdl.sharding import Placement, TrialPlacement, make_mesh
     from jaxdl.train import loop, vocabulary
     from jaxdl.train.drawing import draw
-    from jaxdl.train.trial_checkpoints import TrialCheckpoints
+    from jaxdl.train.trial_checkpoints import SECONDS_BETWEEN, TrialCheckpoints
     from jaxdl.train.trials import Trials
 
     first = trials[0].trainer
@@ -287,7 +287,8 @@ def run_trials(trials: Sequence[Settings], folder: str | os.PathLike, ended: Seq
             _run(program, record, settings.trainer, end)
             for record, settings, end in zip(records, trials, ended, strict=True)
         ]
-        checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together)
+        seconds = SECONDS_BETWEEN if first.checkpoint_every is None else 0.0
+        checkpoints = TrialCheckpoints(pathlib.Path(folder).absolute(), together, seconds)
         results = loop.train(together, traced, first, placement, runs, checkpoints, initial)
         for record, result, member, settings in zip(records, results, together.members, trials, strict=True):
             if result.error is not None:

@@ -43,7 +43,8 @@ class TrainerConfig:
       eval_batch_size: Examples in an evaluation batch; the training batch size if none.
       log_every: Steps between lines of training metrics, each the mean since the line before.
       eval_every: Steps between evaluations; if none, once an epoch, or every log_every steps where that is longer.
-      checkpoint_every: Steps between checkpoints; with each evaluation if none. A new best is always kept.
+      checkpoint_every: Steps between checkpoints; with each evaluation if none (of trials that train together, at
+        most each five seconds). A new best is always kept.
       keep_checkpoints: How many of the latest checkpoints are kept, beside the best.
       patience: Stop after so many evaluations in a row without a better validation metric.
       precision: What the model computes with; parameters and optimizer state are float32 always.

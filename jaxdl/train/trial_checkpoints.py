@@ -8,9 +8,11 @@ the run alone would have left: it is evaluated, and continued, like any other.
 import asyncio
 import collections
 import functools
+import math
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -23,6 +25,9 @@ from jaxdl.train.record import guard_disk
 from jaxdl.train.run import Run
 from jaxdl.train.trials import Trials
 
+SECONDS_BETWEEN = 5.0
+"""Of common checkpoints, where no flag says when: small trials evaluate more often than it is worth to save them."""
+
 AT_ONCE = 2
 """Runs whose checkpoints may wait for the disk while the next ones are made."""
 
@@ -32,9 +37,11 @@ class TrialCheckpoints:
 
     Args:
       folder: where the common checkpoints are, under `checkpoints/`.
+      seconds: after one, no other is written for so long, but for the last. Until then a best state is kept in memory.
     """
 
-    def __init__(self, folder: pathlib.Path, program: Trials):
+    def __init__(self, folder: pathlib.Path, program: Trials, seconds: float = 0.0):
+        self._seconds, self._written_at, self._is_behind = seconds, -math.inf, False
         self._common = Checkpoints(folder, keep=1)
         self.directory = self._common.directory
         self._program = program
@@ -58,16 +65,25 @@ class TrialCheckpoints:
         return restored
 
     def save(self, step: int, tree: Any, best_steps: Sequence[int | None]) -> None:
-        """Starts to write the common checkpoint. `best_steps`: of each trial, so that the best states are kept."""
+        """Starts to write the common checkpoint, if it is time. `best_steps`: of each trial; the best states are kept."""
         improved = np.zeros(len(self._program.seed), bool)
         improved[: len(best_steps)] = [best == step for best in best_steps]
         if self._best is None or improved.any():
             runs = jax.device_get(_of_runs(tree))
             self._best = jax.tree.map(functools.partial(_choose, improved), runs, self._best or runs)
+        self._is_behind = time.monotonic() - self._written_at < self._seconds
+        if not self._is_behind:
+            self._write(step, tree)
+
+    def _write(self, step: int, tree: Any) -> None:
+        if step not in self._common.steps():  # what was restored counts for nothing: who comes further must save it
+            self._written_at = time.monotonic()
         self._common.save(step, {**tree, "best": self._best})
 
     def finish(self, tree: Any, runs: Sequence[Run]) -> list[tuple[int | None, Any]]:
         """Gives each run that is open its own checkpoints. Returns the step that counts and its state, of each."""
+        if self._is_behind:
+            self._write(int(np.max(tree["state"].step)), tree)
         self.wait()
         latest = self._program.split(_of_runs(tree))
         bests = latest if self._best is None else self._program.split(self._best)
@@ -109,9 +125,7 @@ class _Writer:
     def __init__(self):
         import orbax.checkpoint as ocp
 
-        alone = ocp.options.MultiprocessingOptions(primary_host=None)  # no other process to compare arrays with
-        self._handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-        self._arguments = ocp.args.StandardSave
+        self._handler, self._arguments = ocp.StandardCheckpointHandler(), ocp.args.StandardSave
         self._thread = futures.ThreadPoolExecutor(1)  # the caller's may have an event loop that runs
         self._begun = collections.deque()
 

@@ -21,7 +21,7 @@ from jaxdl.optimizers import OPTIMIZERS
 from jaxdl.schedules import SCHEDULES
 from jaxdl.settings import parse
 from jaxdl.tasks import TASKS
-from jaxdl.train.checkpoints import finished_steps
+from jaxdl.train.checkpoints import Checkpoints, finished_steps
 from jaxdl.train.record import read_json, read_metrics
 from tests.data import graph_files
 
@@ -400,6 +400,26 @@ def test_a_trial_goes_on_alone_from_its_own_checkpoint(tmp_path):
     jax.tree.map(close, jax.device_get(result.state.params), jax.device_get(whole.state.params))
 
 
+@pytest.mark.parametrize(("flags", "saved"), [([], [3, 18]), (["--checkpoint_every=6"], [6, 12, 18])])
+def test_common_checkpoints_are_written_now_and_then_or_as_the_flag_says(flags, saved, tmp_path, monkeypatch):
+    """Which they are depends on the clock, and what the trials leave does not: their best steps are kept in memory."""
+    monkeypatch.setattr("jaxdl.train.trial_checkpoints.SECONDS_BETWEEN", 1000.0)
+    written, save = [], Checkpoints.save
+    record = lambda self, step, *rest: (written.append(step), save(self, step, *rest))[1]
+    monkeypatch.setattr(Checkpoints, "save", record)
+    base = [*MLP, "--optimizer=sgd", "--learning_rate=0.1", "--eval_every=3", "--steps=18", "--log_every=3", *flags]
+    # The second is best at one of the steps between, from which its loss grows.
+    results = together(base, [["--seed=0"], ["--learning_rate=1.0", "--seed=1"]], tmp_path)
+    assert set(saved) <= set(written) and (flags or sorted(set(written)) == saved)
+    assert 3 < results[1].best_step < 18
+    for index, result in enumerate(results):
+        step, values = experiment.evaluate(tmp_path / str(index), "validation", overrides=["--mesh=data:1"])
+        assert step == result.best_step
+        lines = read_metrics(tmp_path / str(index))
+        line = next(line for line in lines if (line["step"], line["split"]) == (step, "validation"))
+        assert values["loss"] == pytest.approx(line["loss"], rel=1e-5)
+
+
 CHILD = """
 import sys
 from jaxdl import experiment
@@ -425,7 +445,9 @@ def test_stopped_trials_go_on_together(number, tmp_path):
     process.send_signal(number)
     assert process.wait() == (75 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert read_json(tmp_path / "stopped" / "0" / "status.json")["state"] == "preempted"
+        status = read_json(tmp_path / "stopped" / "0" / "status.json")
+        assert status["state"] == "preempted"
+        assert max(finished_steps(tmp_path / "stopped" / "group")) == status["step"], "of a moment ago or not"
         assert finished_steps(tmp_path / "stopped" / "0"), "each has its own, too"
     again = subprocess.run(command("stopped"), env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "from the checkpoint at step" in again.stdout, again.stderr
