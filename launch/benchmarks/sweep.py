@@ -48,9 +48,9 @@ class Way:
       trials: how many were trained.
       phases: where the time went, in seconds: of the whole, of `local` of one trial in the mean. "sweep command" is
         what `launch.sweep` takes before its job starts and after it has ended.
-      all_seconds: of it and of its repetitions, in their order.
       first_loss: by trial, the training loss, mean over the first 50 steps; as long as roundings make no difference.
       loss, accuracy: by trial, on the test split after the last step.
+      all_seconds: of it and of its repetitions, in their order.
     """
 
     name: str

@@ -125,6 +125,7 @@ def test_a_disk_that_fills_midway_is_status_1(tmp_path):
     assert result.returncode == 1, result.stderr
     said = f"error: {tmp_path}/run/checkpoints cannot be written: File too large. What was saved before is whole."
     assert result.stderr.count(said) == 1
+    assert {line for line in result.stderr.splitlines() if line.startswith("error:")} <= {said}
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
 
 
